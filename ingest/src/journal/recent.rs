@@ -1,0 +1,101 @@
+//! What a broker may still deliver again, and which producers are there: the memory that survives truncation.
+//!
+//! Acks are in order, so of one connection nothing older than its last `receive_maximum` publishes can be open. Every segment begins
+//! with a restatement of this, so the last segment alone is enough to know it.
+
+use super::Publish;
+use super::bytes::{Take, put_u32, put_u64};
+use flow::{Result, WallTime};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Publishes remembered for each connection: the greatest Receive Maximum that a source may ask for.
+pub(super) const KEPT: usize = 1_000;
+
+/// Publishes and state of each connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recent {
+    connections: BTreeMap<u32, Connection>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Connection {
+    /// Oldest first.
+    hashes: VecDeque<u64>,
+    state: Option<(bool, WallTime)>,
+}
+
+impl Recent {
+    /// Notes a publish that stands in the journal.
+    pub(super) fn enter(&mut self, publish: Publish) {
+        let hashes = &mut self.connections.entry(publish.connection).or_default().hashes;
+        if hashes.len() == KEPT {
+            hashes.pop_front();
+        }
+        hashes.push_back(publish.hash);
+    }
+
+    /// Notes that a producer came or went.
+    pub(super) fn connection(&mut self, producer: u32, connected: bool, at: WallTime) {
+        self.connections.entry(producer).or_default().state = Some((connected, at));
+    }
+
+    /// The hashes of each connection, oldest first.
+    pub(super) fn hashes(&self) -> BTreeMap<u32, Vec<u64>> {
+        self.connections.iter().map(|(number, c)| (*number, c.hashes.iter().copied().collect())).collect()
+    }
+
+    /// Producers whose coming or going is known.
+    pub(super) fn states(&self) -> Vec<(u32, bool, WallTime)> {
+        self.connections.iter().filter_map(|(number, c)| c.state.map(|(connected, at)| (*number, connected, at))).collect()
+    }
+
+    /// `count`, then for each `number | state (0 unknown, 1 gone, 2 there) | at | hashes | hash…`.
+    pub(super) fn encode(&self, to: &mut Vec<u8>) {
+        put_u32(to, self.connections.len() as u32);
+        for (number, connection) in &self.connections {
+            let (state, at) = connection.state.map_or((0, 0), |(connected, at)| (1 + u8::from(connected), at.0));
+            put_u32(to, *number);
+            to.push(state);
+            put_u64(to, at as u64);
+            put_u32(to, connection.hashes.len() as u32);
+            connection.hashes.iter().for_each(|hash| put_u64(to, *hash));
+        }
+    }
+
+    pub(super) fn decode(from: &mut Take<'_>) -> Result<Self> {
+        let mut recent = Self::default();
+        for _ in 0..from.u32()? {
+            let number = from.u32()?;
+            let (state, at) = (from.u8()?, WallTime(from.u64()? as i64));
+            let mut connection = Connection { state: (state > 0).then_some((state == 2, at)), ..Connection::default() };
+            for _ in 0..from.u32()? {
+                connection.hashes.push_back(from.u64()?);
+            }
+            recent.connections.insert(number, connection);
+        }
+        Ok(recent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_connection_keeps_its_newest_publishes() {
+        let mut recent = Recent::default();
+        for hash in 0..1_500 {
+            recent.enter(Publish { connection: 1, hash });
+        }
+        recent.enter(Publish { connection: 2, hash: 7 });
+        recent.connection(3, false, WallTime(5));
+        let hashes = recent.hashes();
+        assert_eq!(hashes[&1], (500..1_500).collect::<Vec<u64>>());
+        assert_eq!(hashes[&2], [7]);
+        assert_eq!(recent.states(), [(3, false, WallTime(5))]);
+        let mut bytes = Vec::new();
+        recent.encode(&mut bytes);
+        assert_eq!(Recent::decode(&mut Take::new(&bytes)).unwrap(), recent);
+        assert!(Recent::decode(&mut Take::new(&bytes[..bytes.len() - 1])).is_err());
+    }
+}
