@@ -1,0 +1,213 @@
+//! A batch of messages becomes frames for the lanes: decode, put aside what cannot be used, route.
+//!
+//! Pure: the same messages with the same arrival give the same frames. Each row of a message goes to the lane of its key; the rejects of
+//! a topic go to one lane, by a hash of source and topic.
+
+use super::client::Received;
+use super::redelivery::publish_hash;
+use crate::Rejected;
+use crate::decode::{Decoded, Decoder, Message, TopicPattern};
+use crate::journal::Body;
+use crate::route::{lanes_of, split};
+use arrow::array::{ArrayRef, AsArray, BinaryViewBuilder, RecordBatch, StringViewBuilder};
+use arrow::buffer::Buffer;
+use flow::{Batch, Error, Origin, Reason, Result, Span, WallTime, trail};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Makes frames of messages.
+pub(super) struct Batcher {
+    pub(super) source: Arc<str>,
+    pub(super) producer: u32,
+    pub(super) decoder: Box<dyn Decoder>,
+    pub(super) topics: Topics,
+    /// Indices of the key columns in the decoder's schema.
+    pub(super) key: Vec<usize>,
+    pub(super) lanes: u32,
+    pub(super) max_message: usize,
+    pub(super) max_future: Span,
+}
+
+/// What a batch became.
+pub(super) struct Made {
+    /// Lane and content; rows first.
+    pub(super) frames: Vec<(Option<u32>, Body)>,
+    pub(super) rows: u64,
+    pub(super) rejects: u64,
+}
+
+/// The patterns of a source; each names the same captures.
+pub(super) struct Topics {
+    patterns: Vec<(TopicPattern, Vec<usize>)>,
+    captures: usize,
+}
+
+/// A message that could not be used: its place in the batch, why, and what a person should know.
+type Unusable = (usize, Reason, String);
+
+impl Topics {
+    /// Captures come out in the order of the first pattern.
+    pub(super) fn new(patterns: Vec<TopicPattern>) -> Self {
+        let names = patterns.first().map_or_else(Vec::new, |p| p.captures().to_vec());
+        let places = |p: &TopicPattern| {
+            let place = |name| p.captures().iter().position(|c| c == name);
+            names.iter().map(|name| place(name).expect("checked: every pattern has the captures of the first")).collect()
+        };
+        let patterns = patterns
+            .into_iter()
+            .map(|p| {
+                let order = places(&p);
+                (p, order)
+            })
+            .collect();
+        Self { patterns, captures: names.len() }
+    }
+
+    /// Appends the captures of `topic` to `out`; false, and nothing appended, where no pattern fits.
+    fn captures<'t>(&self, topic: &'t str, out: &mut Vec<&'t str>) -> bool {
+        let mut found = Vec::with_capacity(self.captures);
+        for (pattern, order) in &self.patterns {
+            found.clear();
+            if pattern.match_into(topic, &mut found) {
+                out.extend(order.iter().map(|place| found[*place]));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Batcher {
+    /// The frames of `messages`, which reached us at `arrival`.
+    pub(super) fn make(&mut self, messages: &[Received], arrival: WallTime) -> Result<Made> {
+        let mut unusable: Vec<Unusable> = Vec::new();
+        let mut usable: Vec<(usize, &str)> = Vec::with_capacity(messages.len());
+        let mut captures = Vec::with_capacity(messages.len() * self.topics.captures);
+        for (place, message) in messages.iter().enumerate() {
+            match self.admit(message, &mut captures) {
+                Ok(topic) => usable.push((place, topic)),
+                Err((reason, detail)) => unusable.push((place, reason, detail)),
+            }
+        }
+        let width = self.topics.captures;
+        let list: Vec<Message<'_>> = usable
+            .iter()
+            .enumerate()
+            .map(|(n, (place, topic))| Message {
+                topic: Some(topic),
+                captures: &captures[n * width..(n + 1) * width],
+                payload: &messages[*place].payload,
+            })
+            .collect();
+        let mut decoded = self.decoder.decode(&list, arrival);
+        let refused = std::mem::take(&mut decoded.rejects);
+        unusable.extend(refused.into_iter().map(|r| (usable[r.message as usize].0, r.reason, r.detail)));
+        unusable.sort_by_key(|(place, ..)| *place);
+
+        let (rows, rejects) = (decoded.rows.num_rows() as u64, unusable.len() as u64);
+        let mut frames = Vec::new();
+        if rows > 0 {
+            self.route(self.with_origin(decoded, &list, messages, &usable, arrival)?, &mut frames)?;
+        }
+        self.put_aside(unusable, messages, arrival, &mut frames);
+        Ok(Made { frames, rows, rejects })
+    }
+
+    /// The message's topic, with its captures appended; or why the decoder need not see it.
+    fn admit<'m>(&self, message: &'m Received, captures: &mut Vec<&'m str>) -> Result<&'m str, (Reason, String)> {
+        if message.payload.len() > self.max_message {
+            return Err((Reason::TooLarge, format!("{} bytes, max_message is {}", message.payload.len(), self.max_message)));
+        }
+        let topic = std::str::from_utf8(&message.topic).map_err(|e| (Reason::Malformed, format!("topic: {e}")))?;
+        if !self.topics.captures(topic, captures) {
+            return Err((Reason::UnknownTopic, "the topic fits none of the source's patterns".into()));
+        }
+        Ok(topic)
+    }
+
+    /// The rows with their topic, and with the bytes of those that are too far ahead of their arrival.
+    fn with_origin(
+        &self,
+        decoded: Decoded,
+        list: &[Message<'_>],
+        messages: &[Received],
+        usable: &[(usize, &str)],
+        arrival: WallTime,
+    ) -> Result<Batch> {
+        let topic_of = |row: &u32| list[*row as usize].topic.unwrap_or_default();
+        let first = topic_of(&decoded.messages[0]);
+        let one_topic = decoded.messages.iter().all(|row| topic_of(row) == first);
+        let origin = Origin { source: self.source.clone(), producer: self.producer, topic: one_topic.then(|| first.into()), arrival };
+        let batch = Batch::new(decoded.rows, Arc::new(origin))?;
+        let mut beside: Vec<(&str, ArrayRef, bool)> = Vec::new();
+        if !one_topic {
+            let mut topics = StringViewBuilder::with_capacity(batch.len()).with_deduplicate_strings();
+            decoded.messages.iter().for_each(|row| topics.append_value(topic_of(row)));
+            beside.push((trail::TOPIC, Arc::new(topics.finish()), true));
+        }
+        let latest = arrival.plus(self.max_future).0;
+        if batch.times().iter().any(|time| *time > latest) {
+            let payload = |row: u32| &messages[usable[row as usize].0].payload;
+            let mut raw = BinaryViewBuilder::with_capacity(batch.len());
+            let mut block: Option<(u32, u32)> = None;
+            for (row, time) in decoded.messages.iter().zip(batch.times()) {
+                if *time <= latest {
+                    raw.append_null();
+                    continue;
+                }
+                // The rows of one message share its bytes.
+                let number = match block {
+                    Some((of, number)) if of == *row => number,
+                    _ => raw.append_block(Buffer::from(payload(*row).clone())),
+                };
+                block = Some((*row, number));
+                let length = u32::try_from(payload(*row).len()).expect("an MQTT packet has less than 256 MiB");
+                raw.try_append_view(number, 0, length).map_err(|e| Error::stop("keeping the bytes of a message", e))?;
+            }
+            beside.push((trail::RAW, Arc::new(raw.finish()), true));
+        }
+        if beside.is_empty() {
+            return Ok(batch);
+        }
+        let beside = RecordBatch::try_from_iter_with_nullable(beside).map_err(|e| Error::stop("columns beside the rows", e))?;
+        Ok(batch.with_trail(Some(beside)))
+    }
+
+    fn route(&self, batch: Batch, frames: &mut Vec<(Option<u32>, Body)>) -> Result<()> {
+        let mut lanes = Vec::with_capacity(batch.len());
+        lanes_of(batch.rows(), &self.key, self.lanes, &mut lanes);
+        for (lane, rows) in split(&lanes, self.lanes) {
+            let part = batch.take(&rows)?;
+            frames.push((Some(lane), Body::Rows(if self.lanes > 1 { compact(&part)? } else { part })));
+        }
+        Ok(())
+    }
+
+    fn put_aside(&self, unusable: Vec<Unusable>, messages: &[Received], arrival: WallTime, frames: &mut Vec<(Option<u32>, Body)>) {
+        let mut by_lane: BTreeMap<u32, Vec<Rejected>> = BTreeMap::new();
+        for (place, reason, detail) in unusable {
+            let message = &messages[place];
+            let lane = (publish_hash(self.source.as_bytes(), &message.topic) % u64::from(self.lanes)) as u32;
+            by_lane.entry(lane).or_default().push(Rejected {
+                source: self.source.clone(),
+                topic: Some(String::from_utf8_lossy(&message.topic).into()),
+                offset: None,
+                reason,
+                detail,
+                payload: Rejected::cut(&message.payload),
+                length: message.payload.len() as u64,
+                arrival,
+            });
+        }
+        frames.extend(by_lane.into_iter().map(|(lane, rejects)| (Some(lane), Body::Rejects(rejects))));
+    }
+}
+
+/// Text of its own for a part of a batch: a selection of views still holds the text of all rows, and the journal would write it for every
+/// lane. The bytes kept in `trail::RAW` are left alone, since rows of one message share them.
+fn compact(part: &Batch) -> Result<Batch> {
+    let columns = |of: &RecordBatch| of.columns().iter().map(|c| c.as_string_view_opt().map_or(c.clone(), |c| Arc::new(c.gc()))).collect();
+    let same = |of: &RecordBatch| RecordBatch::try_new(of.schema(), columns(of)).map_err(|e| Error::stop("a part of a batch", e));
+    let trail = part.trail().map(same).transpose()?;
+    Ok(part.with_rows(same(part.rows())?)?.with_trail(trail))
+}

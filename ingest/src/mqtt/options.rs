@@ -1,0 +1,299 @@
+//! What a user says about an MQTT source, and what of it the client takes: `url`, `topics`, session, limits, name and password.
+//!
+//! Nothing is read from the environment or from files before `Secret::read`; the options hold names of secrets, never their values.
+
+use crate::decode::{OptionError, TopicPattern};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+/// The port of MQTT without TLS (IANA).
+const PORT: u16 = 1883;
+
+/// The shortest keep-alive: below it a busy broker looks like an absent one.
+const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The greatest Receive Maximum: as many publishes of a connection the journal remembers.
+const MOST_UNACKED: u16 = 1_000;
+
+/// Options of an MQTT source, without those that all sources share (`decode`, `columns`, `key`, `watermark`).
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MqttOptions {
+    /// The broker: `mqtt://host:port`, port 1883 where none is given.
+    pub url: String,
+    /// Topic filters with `+` and `#`; `{name}` stands for one level and makes it a column. Every filter names the same columns.
+    pub topics: Vec<String>,
+    /// Client id, by default `tidegate-<pipeline>-<source>-<n>`. It names the session at the broker: keep it stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// 1: the broker repeats a message until it is durable here; 0: a message on its way when the connection ends is lost.
+    #[serde(default = "one")]
+    pub qos: u8,
+    /// Connections to the broker; more than one needs `share`.
+    #[serde(default = "one_connection")]
+    pub connections: u32,
+    /// Name of the group in which the connections share the messages (`$share/<name>/…`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<String>,
+    /// How long the broker keeps messages for us while we are away.
+    #[serde(default = "one_day", with = "words")]
+    #[schemars(with = "String")]
+    pub session_expiry: Duration,
+    /// Most unacknowledged messages of a connection; also how many messages are remembered to recognise a redelivery.
+    #[serde(default = "thousand")]
+    pub receive_maximum: u16,
+    /// Silence after which the connection is tested, at least 5 s.
+    #[serde(default = "one_minute", with = "words")]
+    #[schemars(with = "String")]
+    pub keep_alive: Duration,
+    /// User name at the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Password at the broker, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Which messages may be redeliveries of ones we have.
+    #[serde(default)]
+    pub redelivery: Redelivery,
+}
+
+/// Which messages may be redeliveries of ones we have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Redelivery {
+    /// Those that the broker marks as such (DUP).
+    #[default]
+    Dup,
+    /// Any of the first `receive_maximum` after a reconnect: for brokers that set no mark.
+    Any,
+}
+
+/// Where a secret stands: `{ env = "NAME" }` or `{ file = "path" }`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// Name of an environment variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<String>,
+    /// Path of a file; one line end at its end is no part of the secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+impl MqttOptions {
+    /// Looks for mistakes that need no broker; an error names the key.
+    pub fn check(&self) -> Result<(), OptionError> {
+        self.address()?;
+        self.patterns()?;
+        if self.qos > 1 {
+            return Err(mistake("qos", format!("{} is not offered", self.qos), Some("1 stores every message, with redeliveries undone")));
+        }
+        if self.connections == 0 || (self.connections > 1 && self.share.is_none()) {
+            let hint = "one connection, or a name in `share`: without it each connection gets every message";
+            return Err(mistake("connections", format!("{} connections without `share`", self.connections), Some(hint)));
+        }
+        if self.share.as_deref().is_some_and(|s| s.is_empty() || s.contains(['/', '+', '#'])) {
+            return Err(mistake("share", "is empty or has one of / + #", None));
+        }
+        if !(1..=MOST_UNACKED).contains(&self.receive_maximum) {
+            return Err(mistake("receive_maximum", format!("{} lies outside 1 to {MOST_UNACKED}", self.receive_maximum), None));
+        }
+        if self.keep_alive < SHORTEST_KEEP_ALIVE || self.keep_alive.as_secs() > u64::from(u16::MAX) {
+            return Err(mistake("keep_alive", "lies outside 5s to 65535s", None));
+        }
+        if u32::try_from(self.session_expiry.as_secs()).is_err() {
+            return Err(mistake("session_expiry", "is longer than MQTT can say (136 years)", None));
+        }
+        if self.password.is_some() && self.username.is_none() {
+            return Err(mistake("password", "stands without `username`", None));
+        }
+        self.password.as_ref().map_or(Ok(()), Secret::check)
+    }
+
+    /// The patterns of `topics`, in their order. Each has the captures of the first; in which order is each one's own.
+    pub fn patterns(&self) -> Result<Vec<TopicPattern>, OptionError> {
+        if self.topics.is_empty() {
+            return Err(mistake("topics", "names no topic", Some("`#` takes all of them")));
+        }
+        let patterns = self.topics.iter().map(|t| TopicPattern::parse(t)).collect::<Result<Vec<_>, _>>()?;
+        for (pattern, text) in patterns.iter().zip(&self.topics) {
+            let captures = patterns[0].captures();
+            if captures.len() != pattern.captures().len() || !captures.iter().all(|c| pattern.captures().contains(c)) {
+                let message = format!("`{text}` captures {:?}, `{}` captures {captures:?}", pattern.captures(), self.topics[0]);
+                return Err(mistake("topics", message, Some("topics of one source name the same columns")));
+            }
+        }
+        Ok(patterns)
+    }
+
+    /// The client id of connection `number` (from 0).
+    #[must_use]
+    pub fn client_id(&self, pipeline: &str, source: &str, number: u32) -> String {
+        match &self.client_id {
+            Some(id) if self.connections == 1 => id.clone(),
+            Some(id) => format!("{id}-{number}"),
+            None => format!("tidegate-{pipeline}-{source}-{number}"),
+        }
+    }
+
+    /// Host and port of the broker.
+    pub(super) fn address(&self) -> Result<(String, u16), OptionError> {
+        let url = Url::parse(&self.url).map_err(|e| mistake("url", format!("`{}`: {e}", self.url), Some("mqtt://127.0.0.1:1883")))?;
+        if !matches!(url.scheme(), "mqtt" | "tcp") {
+            let hint = "mqtt://host:port; TLS and websockets are not offered yet";
+            return Err(mistake("url", format!("scheme `{}` is not known", url.scheme()), Some(hint)));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(mistake("url", "has a user name or password in it", Some("`username` and `password = { env = \"NAME\" }`")));
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(mistake("url", format!("`{}` has something behind host and port", self.url), None));
+        }
+        let host = url.host_str().filter(|h| !h.is_empty()).ok_or_else(|| mistake("url", format!("`{}` has no host", self.url), None))?;
+        Ok((host.to_owned(), url.port().unwrap_or(PORT)))
+    }
+
+    /// The filters to subscribe to.
+    pub(super) fn filters(&self, patterns: &[TopicPattern]) -> Vec<String> {
+        let prefix = self.share.as_ref().map_or_else(String::new, |s| format!("$share/{s}/"));
+        patterns.iter().map(|p| format!("{prefix}{}", p.filter())).collect()
+    }
+}
+
+impl Secret {
+    fn check(&self) -> Result<(), OptionError> {
+        if self.env.is_some() == self.file.is_some() {
+            return Err(mistake("password", "names both or neither of `env` and `file`", Some("{ env = \"NAME\" }")));
+        }
+        Ok(())
+    }
+
+    /// The secret itself. An error says which name has nothing behind it.
+    pub fn read(&self) -> Result<String, OptionError> {
+        self.check()?;
+        if let Some(name) = &self.env {
+            return std::env::var(name).map_err(|e| mistake("password.env", format!("{name}: {e}"), None));
+        }
+        let path = self.file.as_deref().expect("check: one of the two is there");
+        let text = std::fs::read_to_string(path).map_err(|e| mistake("password.file", format!("{}: {e}", path.display()), None))?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    }
+}
+
+fn mistake(path: &str, message: impl Into<String>, hint: Option<&str>) -> OptionError {
+    OptionError { path: path.into(), message: message.into(), hint: hint.map(Into::into) }
+}
+
+const fn one() -> u8 {
+    1
+}
+
+const fn one_connection() -> u32 {
+    1
+}
+
+const fn one_day() -> Duration {
+    Duration::from_secs(24 * 60 * 60)
+}
+
+const fn one_minute() -> Duration {
+    Duration::from_secs(60)
+}
+
+const fn thousand() -> u16 {
+    MOST_UNACKED
+}
+
+/// Lengths of time in words: `24h`, `1m 30s`.
+mod words {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text).map_err(|e| D::Error::custom(format!("`{text}`: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(more: &str) -> MqttOptions {
+        toml::from_str(&format!("url = \"mqtt://127.0.0.1\"\ntopics = [\"plant/{{site}}/{{device}}\"]\n{more}")).unwrap()
+    }
+
+    fn wrong(more: &str) -> String {
+        options(more).check().unwrap_err().path
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let plain = options("");
+        plain.check().unwrap();
+        assert_eq!(plain.address().unwrap(), ("127.0.0.1".into(), 1883));
+        assert_eq!((plain.qos, plain.connections, plain.receive_maximum), (1, 1, 1_000));
+        assert_eq!((plain.session_expiry, plain.keep_alive), (one_day(), one_minute()));
+        assert_eq!(plain.client_id("line", "floor", 0), "tidegate-line-floor-0");
+        assert_eq!(plain.filters(&plain.patterns().unwrap()), ["plant/+/+"]);
+    }
+
+    #[test]
+    fn a_mistake_names_its_key() {
+        assert_eq!(wrong("qos = 2"), "qos");
+        assert_eq!(wrong("connections = 2"), "connections");
+        assert_eq!(wrong("share = \"a/b\""), "share");
+        assert_eq!(wrong("receive_maximum = 0"), "receive_maximum");
+        assert_eq!(wrong("receive_maximum = 1001"), "receive_maximum");
+        assert_eq!(wrong("keep_alive = \"1s\""), "keep_alive");
+        assert_eq!(wrong("password = { env = \"X\" }"), "password");
+        assert_eq!(wrong("username = \"u\"\npassword = {}"), "password");
+        assert!(toml::from_str::<MqttOptions>("url = \"mqtt://h\"\ntopics = [\"#\"]\nqoss = 1").is_err());
+    }
+
+    #[test]
+    fn a_url_is_host_and_port_alone() {
+        let url = |u: &str| MqttOptions { url: u.into(), ..options("") }.address();
+        assert_eq!(url("mqtt://broker:99").unwrap(), ("broker".into(), 99));
+        assert_eq!(url("tcp://[::1]:99/").unwrap(), ("[::1]".into(), 99));
+        for broken in ["mqtts://h", "mqtt://u:p@h", "mqtt://h/x", "h:1883", ""] {
+            assert_eq!(url(broken).unwrap_err().path, "url", "{broken}");
+        }
+    }
+
+    #[test]
+    fn topics_of_a_source_name_the_same_columns() {
+        let topics = |t: &[&str]| MqttOptions { topics: t.iter().map(|t| (*t).to_owned()).collect(), ..options("") }.patterns();
+        assert!(topics(&["a/{x}/{y}", "b/{y}/c/{x}"]).is_ok());
+        assert!(topics(&["a/{x}", "b/{y}"]).is_err());
+        assert!(topics(&["a/{x}", "b/#"]).is_err());
+        assert!(topics(&[]).is_err());
+    }
+
+    #[test]
+    fn connections_of_a_group_have_ids_of_their_own() {
+        let shared = options("connections = 2\nshare = \"g\"\nclient_id = \"me\"");
+        shared.check().unwrap();
+        assert_eq!(shared.client_id("p", "s", 1), "me-1");
+        assert_eq!(shared.filters(&shared.patterns().unwrap()), ["$share/g/plant/+/+"]);
+    }
+
+    #[test]
+    fn a_secret_is_read_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "tide\r\n").unwrap();
+        assert_eq!(Secret { env: None, file: Some(path) }.read().unwrap(), "tide");
+        assert_eq!(Secret { env: None, file: Some("/no/such".into()) }.read().unwrap_err().path, "password.file");
+        assert_eq!(Secret { env: Some("TIDEGATE_NO_SUCH".into()), file: None }.read().unwrap_err().path, "password.env");
+        assert!(Secret { env: Some("PATH".into()), file: None }.read().is_ok());
+    }
+}
