@@ -1,1 +1,13 @@
-//! ingest.
+//! How readings come in: sources take messages, decoders make columns of them, and a row goes to the lane of its key.
+//!
+//! Data flows `mqtt → decode → route → journal → lane` and `file → decode → route → lane`. What cannot be decoded goes the same way as
+//! `Rejected`. Absent by intent: no operators, no tables, no SQL; what an operator could not use is the business of later rooms.
+
+pub mod decode;
+pub mod file;
+pub mod journal;
+pub mod mqtt;
+mod rejected;
+pub mod route;
+
+pub use rejected::Rejected;

@@ -1,0 +1,1 @@
+//! The lane of a row: a hash of its key.
