@@ -24,7 +24,7 @@ impl DirectoryLock {
         std::fs::create_dir_all(directory).map_err(at)?;
         let path = directory.join(NAME);
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(at)?;
-        if !fs4::FileExt::try_lock_exclusive(&file).map_err(at)? {
+        if !fs4::fs_std::FileExt::try_lock_exclusive(&file).map_err(at)? {
             let mut owner = String::new();
             file.read_to_string(&mut owner).map_err(at)?;
             return Err(Error::new(Remedy::Stop, format!("{} is in use by process {}", directory.display(), owner.trim())));

@@ -3,9 +3,6 @@
 use crate::rejected::Rejected;
 use flow::{Batch, EventTime, Offset, WallTime};
 
-/// The payload of a rejected message is kept up to here; its whole length stands beside it.
-pub(super) const PAYLOAD_MAX: usize = 64 * 1024;
-
 /// What a group costs in the queue beyond its contents, so that empty groups are bounded too.
 const GROUP_COST: usize = 1024;
 
@@ -66,7 +63,7 @@ impl Group {
     pub(super) fn cut(&mut self) {
         for (_, body) in &mut self.frames {
             if let Body::Rejects(rejects) = body {
-                rejects.iter_mut().for_each(|r| r.payload.truncate(PAYLOAD_MAX));
+                rejects.iter_mut().for_each(|r| r.payload.truncate(Rejected::PAYLOAD_LIMIT));
             }
         }
     }

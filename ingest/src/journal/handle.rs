@@ -44,6 +44,7 @@ pub(super) struct Pending {
 pub(super) struct Shared {
     pub(super) directory: PathBuf,
     pub(super) id: Arc<str>,
+    pub(super) number: u64,
     pub(super) seed: u32,
     pub(super) lanes: u32,
     pub(super) keep: Duration,

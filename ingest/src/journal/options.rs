@@ -63,7 +63,8 @@ impl TryFrom<String> for Sync {
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
             _ => {
-                let distance = text.strip_prefix("interval:").ok_or_else(|| format!("`{text}` is none of always, interval:<time>, never"))?;
+                let distance =
+                    text.strip_prefix("interval:").ok_or_else(|| format!("`{text}` is none of always, interval:<time>, never"))?;
                 Ok(Self::Interval(duration(distance)?))
             }
         }
@@ -84,8 +85,16 @@ impl TryFrom<String> for Size {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        const UNITS: [(&str, u64); 8] =
-            [("", 1), ("B", 1), ("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        const UNITS: [(&str, u64); 8] = [
+            ("", 1),
+            ("B", 1),
+            ("kB", 1_000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("KiB", 1 << 10),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+        ];
         scaled(&text, &UNITS).map(Self).ok_or_else(|| format!("`{text}` is not a size such as 512MiB or 1GiB"))
     }
 }

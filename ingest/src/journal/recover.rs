@@ -1,0 +1,135 @@
+//! What a start finds: the end of the log, the cut of a torn tail, and damage that must not be passed over.
+
+use super::codec::{Content, decode};
+use super::file::{Segment, SegmentHeader, SegmentReader, Step, at, corrupt, list, seed, sync_directory, temporary};
+use super::frame::HEADER;
+use super::recent::Recent;
+use super::{Body, Publish};
+use flow::{Error, Result};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+/// A journal as it was left.
+pub(super) struct Recovered {
+    pub(super) id: u64,
+    pub(super) segments: Vec<Segment>,
+    /// Everything below is there.
+    pub(super) end: u64,
+    pub(super) recent: Recent,
+}
+
+/// Checks every segment that is still to be read (those with frames at or above `from`) and rewrites the last one without its torn
+/// tail. None for a directory without a journal. `known` is the highest position of a sealed record: it was on disk once.
+pub(super) fn recover(directory: &Path, from: u64, known: u64) -> Result<Option<Recovered>> {
+    let mut segments = list(directory)?;
+    let headers = segments.iter().map(SegmentHeader::read).collect::<Result<Vec<_>>>()?;
+    let Some(id) = headers.first().map(|h| h.id) else { return Ok(None) };
+    if let Some(index) = headers.iter().position(|h| h.id != id) {
+        return Err(corrupt(&segments[index].path, 8, &format!("it belongs to journal {:016x}, not {id:016x}", headers[index].id)));
+    }
+    for (segment, following) in segments.iter().zip(&headers[1..]) {
+        if following.follows > from {
+            verify(segment, seed(id), following.follows)?;
+        }
+    }
+    let last = segments.last_mut().expect("there is a first segment, so there is a last");
+    let (end, recent) = salvage(last, seed(id), known)?;
+    sync_directory(directory).map_err(at(directory))?;
+    Ok(Some(Recovered { id, segments, end, recent }))
+}
+
+/// The id of the journal in a directory; none where there is no journal yet.
+pub(super) fn peek(directory: &Path) -> Result<Option<u64>> {
+    if !directory.exists() {
+        return Ok(None);
+    }
+    list(directory)?.first().map(|segment| Ok(SegmentHeader::read(segment)?.id)).transpose()
+}
+
+/// A segment that was ended must be whole up to where the next one takes over.
+fn verify(segment: &Segment, seed: u32, end: u64) -> Result<()> {
+    let mut reader = SegmentReader::open(segment, seed)?;
+    loop {
+        match reader.step()? {
+            Step::Frame(..) => {}
+            Step::Damage(what) => return Err(corrupt(&reader.path, reader.byte, what)),
+            Step::End if reader.next == end => return Ok(()),
+            Step::End => {
+                let what = format!("it ends before offset {}, the next segment follows {end}", reader.next);
+                return Err(corrupt(&reader.path, reader.byte, &what));
+            }
+        }
+    }
+}
+
+/// Writes the whole groups of the last segment to a new file, which takes its place: after a failed fsync the page cache may show what
+/// the disk does not hold. Gives the end and what may be delivered again.
+fn salvage(segment: &mut Segment, seed: u32, known: u64) -> Result<(u64, Recent)> {
+    let mut reader = SegmentReader::open(segment, seed)?;
+    let (mut end, mut edge, mut recent) = (reader.next, reader.byte, Recent::default());
+    let mut group: Vec<(Vec<Publish>, Content)> = Vec::new();
+    let damage = loop {
+        match reader.step()? {
+            Step::Frame(header, content) => {
+                let byte = reader.byte - (HEADER + content.len()) as u64;
+                let found = decode(header.kind, header.publishes, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?;
+                group.push(found);
+                if header.last {
+                    group.drain(..).for_each(|(publishes, content)| fold(&mut recent, publishes, content));
+                    (end, edge) = (reader.next, reader.byte);
+                }
+            }
+            Step::End => break None,
+            Step::Damage(what) => break Some(what),
+        }
+    };
+    judge(&mut reader, segment.first, end, damage, known)?;
+    rewrite(&segment.path, edge)?;
+    segment.bytes = edge;
+    Ok((end, recent))
+}
+
+/// Whether what stands behind the last whole group may be cut: not when it was on disk once.
+fn judge(reader: &mut SegmentReader, first: u64, end: u64, damage: Option<&str>, known: u64) -> Result<()> {
+    let byte = reader.byte;
+    let corruption = |why: &str| {
+        let what = damage.unwrap_or("the log ends here");
+        Err(corrupt(&reader.path, byte, &format!("{what}, {why}; offset {end} is lost")))
+    };
+    if end == first {
+        return corruption("the restatement was on disk before the segment had its name");
+    }
+    if damage.is_some() && known > end {
+        return corruption(&format!("a sealed record has read up to {known}"));
+    }
+    if byte >= reader.length() {
+        return Ok(());
+    }
+    let synced = reader.synced_behind()?;
+    if synced > end {
+        let what = damage.unwrap_or("zeros");
+        return Err(corrupt(&reader.path, byte, &format!("{what}, but a later frame says that all below {synced} was on disk")));
+    }
+    Ok(())
+}
+
+fn fold(recent: &mut Recent, publishes: Vec<Publish>, content: Content) {
+    match content {
+        Content::Restatement(stated) => *recent = stated,
+        Content::Body(Body::Connection { producer, connected, at }) => recent.connection(producer, connected, at),
+        Content::Body(_) | Content::Note => {}
+    }
+    publishes.into_iter().for_each(|publish| recent.enter(publish));
+}
+
+fn rewrite(path: &Path, length: u64) -> Result<()> {
+    let copy = temporary(path);
+    let failed = |e| Error::stop(format!("copying {} to recover it", path.display()), e);
+    let mut to = File::create(&copy).map_err(failed)?;
+    let copied = std::io::copy(&mut File::open(path).map_err(failed)?.take(length), &mut to).map_err(failed)?;
+    assert_eq!(copied, length, "the copy of {} has another length than what was read", path.display());
+    to.flush().map_err(failed)?;
+    to.sync_all().map_err(failed)?;
+    std::fs::rename(&copy, path).map_err(failed)
+}

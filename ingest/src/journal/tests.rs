@@ -1,0 +1,235 @@
+//! The journal's laws: what was acknowledged survives, a group is whole or absent, damage below what was on disk is told.
+
+use super::*;
+use crate::Rejected;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use flow::{Batch, EVENT_TIME, EventTime, Offset, Origin, Reason, WallTime, trail};
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+const LANES: u32 = 2;
+
+fn options(segment_bytes: u64) -> JournalOptions {
+    JournalOptions { reserve: Size(0), segment_bytes, ..JournalOptions::default() }
+}
+
+fn rows(values: &[i64]) -> Batch {
+    let value: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+    let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(values.to_vec()).with_timezone("UTC"));
+    let topic: ArrayRef = Arc::new(StringArray::from_iter_values(values.iter().map(|v| format!("t/{v}"))).slice(0, values.len()));
+    let batch = RecordBatch::try_from_iter([("topic", value), (EVENT_TIME, time)]).unwrap();
+    let origin = Origin { source: "mqtt".into(), producer: 1, topic: Some("t".into()), arrival: WallTime(9) };
+    Batch::new(batch, Arc::new(origin)).unwrap().with_trail(Some(RecordBatch::try_from_iter([(trail::TOPIC, topic)]).unwrap()))
+}
+
+fn reject() -> Rejected {
+    Rejected {
+        source: "mqtt".into(),
+        topic: None,
+        offset: Some(4),
+        reason: Reason::Malformed,
+        detail: "no brace".into(),
+        payload: b"x".to_vec(),
+        length: 1,
+        arrival: WallTime(3),
+    }
+}
+
+/// A group for both lanes, told from others by its number.
+fn group(number: i64) -> Group {
+    Group {
+        frames: vec![(Some(0), Body::Rows(rows(&[number, number + 1]))), (Some(1), Body::Rejects(vec![reject()]))],
+        publishes: vec![Publish { connection: 1, hash: number as u64 }],
+    }
+}
+
+struct Open {
+    journal: Journal,
+    lanes: Vec<mpsc::Receiver<Delivery>>,
+}
+
+fn open(directory: &Path, segment_bytes: u64, from: [u64; 2]) -> flow::Result<Open> {
+    let (queues, lanes) = (0..LANES).map(|_| mpsc::channel(1_000)).unzip();
+    let journal = Journal::open(directory, &options(segment_bytes), LANES, &from.map(Offset), queues)?;
+    Ok(Open { journal, lanes })
+}
+
+impl Open {
+    fn append(&self, group: Group) -> u64 {
+        let handle = self.journal.handle();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { handle.append(group).await.unwrap().await.unwrap() }).0
+    }
+
+    /// Stops, and gives what each lane was sent.
+    fn close(mut self) -> Vec<Vec<(u64, String)>> {
+        self.journal.close();
+        self.lanes.iter_mut().map(taken).collect()
+    }
+}
+
+fn taken(lane: &mut mpsc::Receiver<Delivery>) -> Vec<(u64, String)> {
+    let (mut all, mut next) = (Vec::new(), 0);
+    while let Ok(delivery) = lane.try_recv() {
+        for (offset, body) in delivery.lane_frames {
+            assert!(offset.0 >= next && offset < delivery.next, "frame {} after {next}, before {}", offset.0, delivery.next.0);
+            next = offset.0 + 1;
+            all.push((offset.0, format!("{body:?}")));
+        }
+        assert!(delivery.next.0 >= next);
+        next = delivery.next.0;
+    }
+    all
+}
+
+fn last_segment(directory: &Path) -> PathBuf {
+    let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "log"));
+    paths.sort();
+    paths.pop().unwrap()
+}
+
+/// A journal of `groups` groups, copied as a crash would leave it; gives the segment being written and where each group ends in it.
+fn crashed(groups: i64) -> (tempfile::TempDir, PathBuf, Vec<usize>) {
+    let directory = tempfile::tempdir().unwrap();
+    let open = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let handle = open.journal.handle();
+    let ends = (0..groups)
+        .map(|n| {
+            open.append(group(n));
+            handle.bytes() as usize
+        })
+        .collect();
+    open.close();
+    let path = last_segment(directory.path());
+    (directory, path, ends)
+}
+
+#[test]
+fn what_was_given_live_is_given_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let id = first.journal.handle().id();
+    assert_eq!(Journal::peek(directory.path()).unwrap(), Some(id.clone()));
+    first.append(group(1));
+    first.append(Group {
+        frames: vec![
+            (None, Body::Connection { producer: 1, connected: true, at: WallTime(5) }),
+            (None, Body::Tick { watermark: EventTime(-7), at: WallTime(6) }),
+        ],
+        publishes: vec![],
+    });
+    first.append(Group { frames: vec![], publishes: vec![Publish { connection: 2, hash: 77 }] });
+    let end = first.append(group(2));
+    let live = first.close();
+    assert_eq!(live.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+
+    let again = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let handle = again.journal.handle();
+    assert_eq!(handle.id(), id);
+    assert_eq!(handle.recent()[&1], [1, 2]);
+    assert_eq!(handle.recent()[&2], [77]);
+    assert_eq!(handle.connections(), [(1, true, WallTime(5))]);
+    assert!(handle.durable() > Offset(end));
+    assert_eq!(again.close(), live);
+
+    let later = open(directory.path(), 1 << 16, [live[0][3].0, end]).unwrap();
+    assert_eq!(later.close(), [vec![live[0][3].clone()], vec![]]);
+}
+
+#[test]
+fn a_lane_without_rows_moves_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut open = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let end = open.append(Group { frames: vec![(Some(0), Body::Rows(rows(&[1])))], publishes: vec![] });
+    let mut next = Offset(0);
+    while next.0 < end {
+        let delivery = open.lanes[1].blocking_recv().unwrap();
+        assert!(delivery.lane_frames.is_empty());
+        next = delivery.next;
+    }
+    assert_eq!(next, Offset(end));
+    open.close();
+}
+
+#[test]
+fn many_segments_are_one_log_and_released_ones_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 2_000, [0, 0]).unwrap();
+    let ends: Vec<u64> = (0..20).map(|n| first.append(group(n))).collect();
+    let live = first.close();
+    let files = || std::fs::read_dir(directory.path()).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some()).count();
+    assert!(files() > 5);
+    let again = open(directory.path(), 2_000, [0, 0]).unwrap();
+    let handle = again.journal.handle();
+    let before = handle.bytes();
+    handle.release(Offset(ends[14])).unwrap();
+    assert!(handle.bytes() < before / 2);
+    again.close();
+    let rest = open(directory.path(), 2_000, [ends[14], ends[14]]).unwrap();
+    assert_eq!(rest.journal.handle().recent()[&1], (0..20).collect::<Vec<u64>>());
+    let kept = rest.close();
+    assert_eq!(kept[0][..], live[0][15..]);
+    assert_eq!(kept[1][..], live[1][15..]);
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    assert!(open(directory.path(), 1 << 16, [0, 0]).is_err());
+    let handle = first.journal.handle();
+    first.close();
+    assert!(handle.failed().is_some());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(handle.append(group(1))).is_err());
+    open(directory.path(), 1 << 16, [0, 0]).unwrap().close();
+}
+
+/// The log cut at every byte behind the first group: every group that is still whole is given, no other.
+#[test]
+fn a_torn_tail_costs_only_the_groups_it_tears() {
+    let (_kept, path, ends) = crashed(3);
+    let whole = std::fs::read(&path).unwrap();
+    for cut in ends[0]..=ends[2] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut bytes = whole[..cut].to_vec();
+        // A file that ends here, and one whose rest was preallocated.
+        bytes.resize(if cut % 2 == 0 { whole.len() } else { cut }, 0);
+        let expected = ends.iter().filter(|end| bytes.get(..**end) == Some(&whole[..**end])).count();
+        std::fs::write(directory.path().join(path.file_name().unwrap()), bytes).unwrap();
+        let open = open(directory.path(), 1 << 12, [0, 0]).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
+        assert_eq!(open.journal.handle().recent()[&1].len(), expected, "cut at {cut}");
+        let found = open.close();
+        assert_eq!((found[0].len(), found[1].len()), (expected, expected), "cut at {cut}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A flipped bit in a group that a later one knows to be on disk is told, with file and byte; in the last group it is a torn tail.
+    #[test]
+    fn damage_below_what_was_on_disk_is_told(place in 0.0..1.0f64, bit in 0..8u32) {
+        thread_local!(static CRASHED: (tempfile::TempDir, PathBuf, Vec<usize>) = crashed(3));
+        CRASHED.with(|(_, path, ends)| {
+            let mut bytes = std::fs::read(path).unwrap();
+            let byte = (place * ends[2] as f64) as usize;
+            bytes[byte] ^= 1 << bit;
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join(path.file_name().unwrap()), bytes).unwrap();
+            match open(directory.path(), 1 << 12, [0, 0]) {
+                Ok(open) => {
+                    assert!(byte >= ends[1], "damage at {byte} was passed over");
+                    assert_eq!(open.close()[0].len(), 2);
+                }
+                Err(error) => {
+                    assert!(byte < ends[1], "damage at {byte} is a torn tail: {error}");
+                    assert!(error.to_string().contains("damaged at byte"), "{error}");
+                }
+            }
+        });
+    }
+}

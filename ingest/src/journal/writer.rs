@@ -1,0 +1,283 @@
+//! The one thread that writes: group commit. Everything that waits is written and fsynced together; then it is acknowledged, then the
+//! lanes take it.
+
+use super::body::{Body, Group};
+use super::codec::{Encoded, EncodedFrame};
+use super::file::{SegmentHeader, create};
+use super::frame::{HEADER, Header};
+use super::handle::{Command, Pending, Shared};
+use super::options::{JournalOptions, Sync};
+use super::recent::Recent;
+use super::replay::{Lanes, replay};
+use crate::lock::DirectoryLock;
+use flow::{Error, Offset, Result};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// Most bytes of one write: enough that an fsync is well used, little enough that acks are not held up by it.
+const COMMIT_BYTES: usize = 8 << 20;
+
+/// How long the writer waits before it looks at a full disk again.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(250);
+
+/// Free space is asked for again after this long.
+const SPACE_CHECK: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    take: mpsc::Receiver<Command>,
+    lanes: Lanes,
+    sync: Sync,
+    reserve: u64,
+    segment_bytes: u64,
+    file: Arc<File>,
+    /// Where in the file the next write goes.
+    at: u64,
+    next: u64,
+    last_sync: Instant,
+    last_check: Option<Instant>,
+    _lock: DirectoryLock,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        take: mpsc::Receiver<Command>,
+        lanes: Lanes,
+        options: &JournalOptions,
+        lock: DirectoryLock,
+    ) -> Self {
+        let (file, at, next) = {
+            let state = shared.state();
+            let last = state.segments.last().expect("a journal is opened with a segment to write");
+            (state.current.clone(), last.bytes, state.written)
+        };
+        let (sync, reserve, segment_bytes) = (options.sync, options.reserve.0, options.segment_bytes);
+        Self { shared, take, lanes, sync, reserve, segment_bytes, file, at, next, last_sync: Instant::now(), last_check: None, _lock: lock }
+    }
+
+    pub(super) fn run(mut self, from: &[Offset]) {
+        match self.live(from) {
+            Ok(()) => _ = self.shared.fail("it was closed"),
+            Err(error) => {
+                tracing::error!(%error, "the journal stops: nothing more is acknowledged");
+                self.shared.fail(&error.to_string());
+            }
+        }
+    }
+
+    fn live(&mut self, from: &[Offset]) -> Result<()> {
+        let segments = self.shared.state().segments.clone();
+        replay(&segments, self.shared.seed, from, self.next, &mut self.lanes)?;
+        loop {
+            let (waiting, stop) = self.wait()?;
+            self.commit(waiting)?;
+            if stop {
+                return self.force();
+            }
+        }
+    }
+
+    /// All that waits, up to a limit, and whether to stop after it.
+    fn wait(&mut self) -> Result<(Vec<Pending>, bool)> {
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
+        let Some(mut command) = self.first()? else { return Ok((waiting, false)) };
+        loop {
+            match command {
+                Command::Write(pending) => {
+                    bytes += pending.encoded.bytes();
+                    waiting.push(pending);
+                }
+                Command::Stop => return Ok((waiting, true)),
+            }
+            match self.take.try_recv() {
+                Ok(following) if bytes < COMMIT_BYTES => command = following,
+                Ok(Command::Write(pending)) => {
+                    waiting.push(pending);
+                    return Ok((waiting, false));
+                }
+                Ok(Command::Stop) => return Ok((waiting, true)),
+                Err(_) => return Ok((waiting, false)),
+            }
+        }
+    }
+
+    /// The next command; none when it is time to force the interval's writes to disk, which is then done.
+    fn first(&mut self) -> Result<Option<Command>> {
+        if let Sync::Interval(distance) = self.sync
+            && self.shared.durable.load(Ordering::Acquire) < self.next
+        {
+            let left = distance.saturating_sub(self.last_sync.elapsed());
+            return match self.take.recv_timeout(left) {
+                Ok(command) => Ok(Some(command)),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.force().map(|()| None),
+                Err(mpsc::RecvTimeoutError::Disconnected) => Ok(Some(Command::Stop)),
+            };
+        }
+        Ok(Some(self.take.recv().unwrap_or(Command::Stop)))
+    }
+
+    fn commit(&mut self, waiting: Vec<Pending>) -> Result<()> {
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        self.leave_reserve()?;
+        if self.at >= self.segment_bytes {
+            self.roll()?;
+        }
+        let (first, mut buffer, mut ends) = (self.next, Vec::new(), Vec::with_capacity(waiting.len()));
+        for pending in &waiting {
+            self.encode(&pending.encoded, &mut buffer);
+            ends.push(self.next);
+        }
+        self.write(&buffer)?;
+        let due = match self.sync {
+            Sync::Always => true,
+            Sync::Interval(distance) => self.last_sync.elapsed() >= distance,
+            Sync::Never => false,
+        };
+        if due {
+            self.force()?;
+        }
+        self.hand_out(waiting, first, &ends);
+        Ok(())
+    }
+
+    /// Adds a group's frames to what is to be written, and gives them their offsets.
+    fn encode(&mut self, group: &Encoded, buffer: &mut Vec<u8>) {
+        let synced = self.shared.durable.load(Ordering::Acquire);
+        let last = group.frames.len() - 1;
+        for (index, frame) in group.frames.iter().enumerate() {
+            let header = Header {
+                length: frame.content.len() as u32,
+                offset: self.next,
+                synced,
+                lane: frame.lane,
+                kind: frame.kind,
+                last: index == last,
+                publishes: frame.publishes,
+                crc: frame.crc,
+            };
+            header.encode(buffer, self.shared.seed);
+            buffer.extend_from_slice(&frame.content);
+            self.next += 1;
+        }
+    }
+
+    /// Writes at the end of the segment. Nothing of it counts before the fsync, so on a full disk the same is written again later.
+    fn write(&mut self, buffer: &[u8]) -> Result<()> {
+        let (file, at) = (self.file.clone(), self.at);
+        self.when_there_is_room("writing the journal", || file.write_all_at(buffer, at))?;
+        self.at += buffer.len() as u64;
+        let mut state = self.shared.state();
+        state.written = self.next;
+        state.segments.last_mut().expect("the segment being written is in the list").bytes = self.at;
+        Ok(())
+    }
+
+    /// Forces everything written to disk. A failure is never tried again: the kernel may have dropped the pages and say yes next time.
+    fn force(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::stop("fsync of the journal", e))?;
+        self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
+        self.last_sync = Instant::now();
+        Ok(())
+    }
+
+    /// Ends the segment, on disk, and begins the next.
+    fn roll(&mut self) -> Result<()> {
+        self.file.set_len(self.at).and_then(|()| self.file.sync_all()).map_err(|e| Error::stop("ending a journal segment", e))?;
+        self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
+        let header = SegmentHeader { id: self.shared.number, first: self.next, follows: self.next };
+        let restatement = EncodedFrame::restatement(&self.shared.state().recent, self.shared.seed);
+        let (shared, allocate) = (self.shared.clone(), self.segment_bytes);
+        let (file, segment) =
+            self.when_there_is_room("making a journal segment", || create(&shared.directory, header, &restatement, allocate))?;
+        (self.file, self.at) = (Arc::new(file), segment.bytes);
+        self.next += 1;
+        let mut state = self.shared.state();
+        (state.current, state.written) = (self.file.clone(), self.next);
+        state.segments.push(segment);
+        self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Acknowledges, then gives the lanes their frames: an ack never waits for a slow lane.
+    fn hand_out(&mut self, waiting: Vec<Pending>, first: u64, ends: &[u64]) {
+        let mut offset = first;
+        let mut groups = Vec::with_capacity(waiting.len());
+        {
+            let mut state = self.shared.state();
+            waiting.iter().for_each(|pending| remember(&pending.group, &mut state.recent));
+        }
+        for (pending, end) in waiting.into_iter().zip(ends) {
+            if pending.tell.send(Offset(*end)).is_err() {
+                tracing::trace!(end, "nobody waits for this group any more");
+            }
+            groups.push((pending.group, *end));
+        }
+        for (group, end) in groups {
+            for (lane, body) in group.frames {
+                self.lanes.add(lane, Offset(offset), body, |_| true);
+                offset += 1;
+            }
+            offset = end;
+        }
+        self.lanes.send(Offset(offset));
+    }
+
+    /// Waits until the disk has more room than the reserve.
+    fn leave_reserve(&mut self) -> Result<()> {
+        if self.last_check.is_some_and(|at| at.elapsed() < SPACE_CHECK) {
+            return Ok(());
+        }
+        let (shared, reserve) = (self.shared.clone(), self.reserve);
+        self.when_there_is_room("asking for free space", || match fs4::available_space(&shared.directory)? {
+            free if free >= reserve => Ok(()),
+            free => Err(io::Error::new(io::ErrorKind::StorageFull, format!("{free} bytes are free, {reserve} stay in reserve"))),
+        })?;
+        self.last_check = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Does `step`, again and again while the disk is full. Nothing is acknowledged meanwhile.
+    fn when_there_is_room<T>(&self, what: &str, mut step: impl FnMut() -> io::Result<T>) -> Result<T> {
+        loop {
+            match step() {
+                Err(e) if full(&e) && !self.shared.stopping.load(Ordering::Acquire) => {
+                    if !self.shared.stalled.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(error = %e, "{what}: the disk is full, nothing is acknowledged until there is room");
+                    }
+                    std::thread::sleep(FULL_DISK_PAUSE);
+                }
+                Err(e) => return Err(Error::stop(what, e)),
+                Ok(done) => {
+                    self.shared.stalled.store(false, Ordering::Relaxed);
+                    return Ok(done);
+                }
+            }
+        }
+    }
+}
+
+impl Encoded {
+    fn bytes(&self) -> usize {
+        self.frames.iter().map(|f| HEADER + f.content.len()).sum()
+    }
+}
+
+fn full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn remember(group: &Group, recent: &mut Recent) {
+    for (_, body) in &group.frames {
+        if let Body::Connection { producer, connected, at } = body {
+            recent.connection(*producer, *connected, *at);
+        }
+    }
+    group.publishes.iter().for_each(|publish| recent.enter(*publish));
+}
