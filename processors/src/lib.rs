@@ -1,1 +1,20 @@
-//! processors.
+//! Pure operators over batches of readings, and the watermark that drives them.
+//!
+//! Each operator is an options struct (what stands in the TOML, without `type` and `inputs`) and a function
+//! `build(&options, &input_schema)` that gives a `flow::Operator` or says which key is wrong. Options are checked whole by `build`.
+//!
+//! Promised: the same calls in the same order give the same rows and the same state; a row that an expression fails on becomes a
+//! dead letter of its own and never fails its batch. Absent by intent: files, network, clocks, randomness, async, threads.
+
+pub mod duration;
+mod error;
+pub mod filter;
+pub mod map;
+mod refuse;
+pub mod sql;
+#[cfg(test)]
+mod testing;
+pub mod watermark;
+
+pub use duration::Duration;
+pub use error::BuildError;
