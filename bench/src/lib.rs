@@ -1,1 +1,22 @@
-//! bench.
+//! The load on Tidegate: a simulated fleet of devices, an embedded MQTT broker for the demo, and speed measurements.
+//!
+//! Everything here speaks to Tidegate as a stranger would: over MQTT, through files, by starting the binary as a process. The
+//! room never links `pipelines`, so a measurement contains nothing but what a user would run.
+//!
+//! Absent by intent: no knowledge of the journal, the records or the tiers.
+
+mod broker;
+mod error;
+mod fleet;
+mod process;
+mod simulate;
+mod speed;
+mod w1;
+
+pub use broker::Broker;
+pub use error::{Error, Result};
+pub use fleet::{Fleet, FleetOptions, Kind, Message, Truth};
+pub use process::{Usage, run_and_measure};
+pub use simulate::{SimulateOptions, simulate};
+pub use speed::{SpeedOptions, SpeedReport, measure};
+pub use w1::{W1Options, W1Truth, write_w1};
