@@ -1,1 +1,19 @@
-//! tests.
+//! What the tests of the whole share: the `tidegate` binary as a process, a real Mosquitto, a publisher, Python, and the comparison
+//! of two tables.
+//!
+//! These helpers serve tests alone, so they panic with a message instead of returning errors. A server that is missing is an error
+//! of the set-up (`tests/setup/install.sh`), not a reason to skip. Nothing outside 127.0.0.1 is contacted.
+
+mod compare;
+mod mosquitto;
+mod publisher;
+mod python;
+mod tidegate;
+mod wait;
+
+pub use compare::{assert_same, rows};
+pub use mosquitto::Mosquitto;
+pub use publisher::Publisher;
+pub use python::{python, repository, shared_data};
+pub use tidegate::{Running, Tidegate};
+pub use wait::{free_port, until};

@@ -1,0 +1,17 @@
+//! The whole, from outside: the binary with real input, real Mosquitto and kill -9, judged by DuckDB.
+//!
+//! ```text
+//! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
+//! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
+//! bad_input.rs  bad messages between good ones
+//! refused.rs    a second run on the same data directory
+//! rules.rs      config/prometheus, checked by promtool
+//! real.rs       real data beside the repository, where it is there
+//! ```
+
+mod bad_input;
+mod flights;
+mod real;
+mod refused;
+mod rules;
+mod weather;

