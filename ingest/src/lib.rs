@@ -6,8 +6,9 @@
 pub mod decode;
 pub mod file;
 pub mod journal;
+pub mod lock;
 pub mod mqtt;
-mod rejected;
+pub mod rejected;
 pub mod route;
 
 pub use rejected::Rejected;

@@ -72,29 +72,42 @@ impl EncodedFrame {
 
     fn of(lane: u32, kind: Kind, publishes: u32, content: Vec<u8>, seed: u32) -> Self {
         let crc = crc32c::crc32c_append(seed, &content);
+        assert!(u32::try_from(content.len()).is_ok(), "a frame of {} bytes: a group is far smaller", content.len());
         Self { lane, kind, publishes, content, crc }
     }
 }
 
-/// Publishes and content of a frame.
-pub(super) fn decode(kind: Kind, publishes: u32, content: &[u8]) -> Result<(Vec<Publish>, Content)> {
+/// What a frame carries.
+pub(super) fn decode(kind: Kind, publishes: u32, content: &[u8]) -> Result<Content> {
     let mut take = Take::new(content);
-    let mut list = Vec::new();
-    for _ in 0..publishes {
-        list.push(Publish { connection: take.u32()?, hash: take.u64()? });
-    }
-    let content = match kind {
-        Kind::Rows => Content::Body(Body::Rows(decode_rows(&mut take)?)),
-        Kind::Rejects => Content::Body(Body::Rejects(decode_rejects(&mut take)?)),
+    decode_publishes(&mut take, publishes)?;
+    decode_content(kind, &mut take)
+}
+
+/// The part of a frame that `Recent` remembers: readings and rejects are left unread.
+pub(super) fn decode_memory(kind: Kind, publishes: u32, content: &[u8]) -> Result<(Vec<Publish>, Content)> {
+    let mut take = Take::new(content);
+    let list = decode_publishes(&mut take, publishes)?;
+    let content = if matches!(kind, Kind::Rows | Kind::Rejects) { Content::Note } else { decode_content(kind, &mut take)? };
+    Ok((list, content))
+}
+
+fn decode_publishes(take: &mut Take<'_>, count: u32) -> Result<Vec<Publish>> {
+    (0..count).map(|_| Ok(Publish { connection: take.u32()?, hash: take.u64()? })).collect()
+}
+
+fn decode_content(kind: Kind, take: &mut Take<'_>) -> Result<Content> {
+    Ok(match kind {
+        Kind::Rows => Content::Body(Body::Rows(decode_rows(take)?)),
+        Kind::Rejects => Content::Body(Body::Rejects(decode_rejects(take)?)),
         Kind::Connection => {
             let (producer, connected) = (take.u32()?, take.flag()?);
             Content::Body(Body::Connection { producer, connected, at: WallTime(take.u64()? as i64) })
         }
         Kind::Tick => Content::Body(Body::Tick { watermark: EventTime(take.u64()? as i64), at: WallTime(take.u64()? as i64) }),
         Kind::Note => Content::Note,
-        Kind::Restatement => Content::Restatement(Recent::decode(&mut take)?),
-    };
-    Ok((list, content))
+        Kind::Restatement => Content::Restatement(Recent::decode(take)?),
+    })
 }
 
 fn encode(body: &Body, to: &mut Vec<u8>) -> Result<Kind> {

@@ -55,15 +55,13 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
     path.with_extension(TEMPORARY)
 }
 
-/// The segments in order; removes what a crash left half made.
+/// The segments in order. What a crash left half made is no segment.
 pub(super) fn list(directory: &Path) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(at(directory))? {
         let path = entry.map_err(at(directory))?.path();
         let ending = path.extension().and_then(|e| e.to_str());
-        if ending == Some(TEMPORARY) {
-            std::fs::remove_file(&path).map_err(at(&path))?;
-        } else if ending == Some(ENDING)
+        if ending == Some(ENDING)
             && let Some(first) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok())
         {
             let bytes = std::fs::metadata(&path).map_err(at(&path))?.len();
@@ -72,6 +70,22 @@ pub(super) fn list(directory: &Path) -> Result<Vec<Segment>> {
     }
     segments.sort_by_key(|s| s.first);
     Ok(segments)
+}
+
+/// Removes what a crash left half made. Only for the owner of the directory.
+pub(super) fn clean(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory).map_err(at(directory))? {
+        let path = entry.map_err(at(directory))?.path();
+        if path.extension().is_some_and(|e| e == TEMPORARY) {
+            std::fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error says that the disk is full.
+pub(super) fn full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Makes a segment that begins with a restatement, on disk under its name before this returns. Gives the file and its length so far.
@@ -92,7 +106,10 @@ pub(super) fn create(directory: &Path, header: SegmentHeader, recent: &EncodedFr
     let path = directory.join(format!("{:020}.{ENDING}", header.first));
     let temporary = temporary(&path);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-    fs4::fs_std::FileExt::allocate(&file, allocate.max(bytes.len() as u64))?;
+    match fs4::fs_std::FileExt::allocate(&file, allocate.max(bytes.len() as u64)) {
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => tracing::debug!("this file system cannot preallocate"),
+        done => done?,
+    }
     file.write_all(&bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, &path)?;

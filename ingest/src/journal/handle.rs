@@ -55,6 +55,9 @@ pub(super) struct Shared {
     pub(super) stalled: AtomicBool,
     pub(super) stopping: AtomicBool,
     pub(super) state: Mutex<State>,
+    /// Every fsync fails from now on.
+    #[cfg(test)]
+    pub(super) broken_disk: AtomicBool,
 }
 
 pub(super) struct State {
@@ -143,7 +146,7 @@ impl JournalHandle {
             (state.current.clone(), state.written)
         };
         assert!(written >= below.0, "a lane wants {} on disk, the journal is written up to {written}", below.0);
-        file.sync_data().map_err(|e| self.shared.fail(&format!("fsync of the journal: {e}")))?;
+        self.shared.sync(&file).map_err(|e| self.shared.fail(&format!("fsync of the journal: {e}")))?;
         self.shared.durable.fetch_max(written, Ordering::AcqRel);
         Ok(())
     }
@@ -153,8 +156,9 @@ impl JournalHandle {
         self.shared.check()?;
         let mut state = self.shared.state();
         while state.segments.len() > 1 && state.segments[1].first <= below.0 && self.shared.old_enough(&state.segments[0]) {
-            let path = state.segments.remove(0).path;
-            std::fs::remove_file(&path).map_err(|e| Error::retry(format!("deleting {}", path.display()), e))?;
+            let path = &state.segments[0].path;
+            std::fs::remove_file(path).map_err(|e| Error::retry(format!("deleting {}", path.display()), e))?;
+            state.segments.remove(0);
         }
         Ok(())
     }
@@ -172,7 +176,16 @@ impl Shared {
         self.stopped()
     }
 
-    fn check(&self) -> Result<()> {
+    /// Forces a file to disk: its data and its length.
+    pub(super) fn sync(&self, file: &File) -> std::io::Result<()> {
+        #[cfg(test)]
+        if self.broken_disk.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("the disk is broken"));
+        }
+        file.sync_data()
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
         let failed = self.state().failed.is_some();
         if failed { Err(self.stopped()) } else { Ok(()) }
     }

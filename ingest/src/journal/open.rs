@@ -2,7 +2,7 @@
 
 use super::body::Delivery;
 use super::codec::EncodedFrame;
-use super::file::{SegmentHeader, create, seed, sync_directory};
+use super::file::{SegmentHeader, clean, create, full, seed, sync_directory};
 use super::handle::{Command, JournalHandle, QUEUE_BYTES, Shared, State};
 use super::options::JournalOptions;
 use super::recover::{Recovered, peek, recover};
@@ -31,7 +31,8 @@ impl Journal {
     /// Opens the journal in `directory`, or makes it. `from` holds each lane's position in it, `deliver` each lane's queue.
     ///
     /// Returns when the log is checked and its torn tail is cut; the writer thread then sends each lane its frames from its position on
-    /// and goes live. An error names the file and byte of damage below what was on disk.
+    /// and goes live. An error that says stop names the file and byte of damage below what
+    /// was on disk; one that says retry, that the disk is full.
     pub fn open(
         directory: &Path,
         options: &JournalOptions,
@@ -44,13 +45,17 @@ impl Journal {
             return Err(Error::new(Remedy::Stop, what));
         }
         let lock = DirectoryLock::take(directory)?;
+        clean(directory)?;
         let known = from.iter().map(|o| o.0).max().unwrap_or_default();
         let least = from.iter().map(|o| o.0).min().unwrap_or_default();
         let found = recover(directory, least, known)?;
         let mut journal = found.unwrap_or_else(|| Recovered { id: new_id(), segments: Vec::new(), end: 0, recent: Default::default() });
         let header = SegmentHeader { id: journal.id, first: journal.end.max(known), follows: journal.end };
         let restatement = EncodedFrame::restatement(&journal.recent, seed(journal.id));
-        let made = |e| Error::stop(format!("making a journal segment in {}", directory.display()), e);
+        let made = |e| {
+            let what = format!("making a journal segment in {}", directory.display());
+            if full(&e) { Error::retry(what, e) } else { Error::stop(what, e) }
+        };
         let (file, segment) = create(directory, header, &restatement, options.segment_bytes).map_err(made)?;
         if let Some(parent) = directory.parent() {
             sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }).map_err(made)?;
@@ -111,6 +116,8 @@ fn share(directory: &Path, options: &JournalOptions, lanes: u32, journal: Recove
         stalled: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         state: Mutex::new(State { segments: journal.segments, current, written: next, recent: journal.recent, failed: None }),
+        #[cfg(test)]
+        broken_disk: AtomicBool::new(false),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a start finds: the end of the log, the cut of a torn tail, and damage that must not be passed over.
 
-use super::codec::{Content, decode};
+use super::codec::{Content, decode_memory};
 use super::file::{Segment, SegmentHeader, SegmentReader, Step, at, corrupt, list, seed, sync_directory, temporary};
 use super::frame::HEADER;
 use super::recent::Recent;
@@ -73,7 +73,8 @@ fn salvage(segment: &mut Segment, seed: u32, known: u64) -> Result<(u64, Recent)
         match reader.step()? {
             Step::Frame(header, content) => {
                 let byte = reader.byte - (HEADER + content.len()) as u64;
-                let found = decode(header.kind, header.publishes, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?;
+                let found =
+                    decode_memory(header.kind, header.publishes, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?;
                 group.push(found);
                 if header.last {
                     group.drain(..).for_each(|(publishes, content)| fold(&mut recent, publishes, content));

@@ -77,7 +77,7 @@ fn replay_segment(segment: &Segment, seed: u32, from: &[Offset], end: u64, lanes
             continue;
         }
         let decoded = decode(header.kind, header.publishes, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?;
-        if let (_, Content::Body(body)) = decoded {
+        if let Content::Body(body) = decoded {
             lanes.add(lane, offset, body, wanted);
         }
         bytes += HEADER + content.len();

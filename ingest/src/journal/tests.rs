@@ -188,6 +188,54 @@ fn one_process_at_a_time() {
     open(directory.path(), 1 << 16, [0, 0]).unwrap().close();
 }
 
+#[test]
+fn after_a_failed_fsync_nothing_is_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let end = first.append(group(1));
+    let handle = first.journal.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    handle.shared.broken_disk.store(true, std::sync::atomic::Ordering::Relaxed);
+    let refused = runtime.block_on(async { handle.append(group(2)).await.unwrap().await.unwrap_err() });
+    assert!(refused.to_string().contains("the disk is broken"), "{refused}");
+    handle.shared.broken_disk.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(runtime.block_on(handle.append(group(3))).is_err());
+    assert_eq!(handle.durable(), Offset(end));
+    assert_eq!(first.close()[0].len(), 1);
+}
+
+#[test]
+fn a_full_disk_acknowledges_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (queues, _lanes): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::channel(10)).unzip();
+    let full = JournalOptions { reserve: Size(u64::MAX), ..options(1 << 16) };
+    let journal = Journal::open(directory.path(), &full, LANES, &[Offset(0); 2], queues).unwrap();
+    let handle = journal.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let waiting = runtime.block_on(handle.append(group(1))).unwrap();
+    while !handle.stalled() {
+        std::thread::yield_now();
+    }
+    journal.close();
+    assert!(waiting.wait().is_err());
+    assert!(open(directory.path(), 1 << 16, [0, 0]).unwrap().close()[0].is_empty());
+}
+
+#[test]
+fn without_always_a_lane_forces_what_it_seals() {
+    let directory = tempfile::tempdir().unwrap();
+    let (queues, _lanes): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::channel(10)).unzip();
+    let never = JournalOptions { sync: Sync::Never, ..options(1 << 16) };
+    let journal = Journal::open(directory.path(), &never, LANES, &[Offset(0); 2], queues).unwrap();
+    let handle = journal.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let end = runtime.block_on(async { handle.append(group(1)).await.unwrap().await.unwrap() });
+    assert!(handle.durable() < end);
+    handle.sync_below(end).unwrap();
+    assert_eq!(handle.durable(), end);
+    journal.close();
+}
+
 /// The log cut at every byte behind the first group: every group that is still whole is given, no other.
 #[test]
 fn a_torn_tail_costs_only_the_groups_it_tears() {

@@ -3,7 +3,7 @@
 
 use super::body::{Body, Group};
 use super::codec::{Encoded, EncodedFrame};
-use super::file::{SegmentHeader, create};
+use super::file::{SegmentHeader, create, full};
 use super::frame::{HEADER, Header};
 use super::handle::{Command, Pending, Shared};
 use super::options::{JournalOptions, Sync};
@@ -125,6 +125,7 @@ impl Writer {
         if waiting.is_empty() {
             return Ok(());
         }
+        self.shared.check()?;
         self.leave_reserve()?;
         if self.at >= self.segment_bytes {
             self.roll()?;
@@ -181,7 +182,8 @@ impl Writer {
 
     /// Forces everything written to disk. A failure is never tried again: the kernel may have dropped the pages and say yes next time.
     fn force(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::stop("fsync of the journal", e))?;
+        self.shared.sync(&self.file).map_err(|e| Error::stop("fsync of the journal", e))?;
+        self.shared.check()?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
         self.last_sync = Instant::now();
         Ok(())
@@ -189,7 +191,7 @@ impl Writer {
 
     /// Ends the segment, on disk, and begins the next.
     fn roll(&mut self) -> Result<()> {
-        self.file.set_len(self.at).and_then(|()| self.file.sync_all()).map_err(|e| Error::stop("ending a journal segment", e))?;
+        self.file.set_len(self.at).and_then(|()| self.shared.sync(&self.file)).map_err(|e| Error::stop("ending a journal segment", e))?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
         let header = SegmentHeader { id: self.shared.number, first: self.next, follows: self.next };
         let restatement = EncodedFrame::restatement(&self.shared.state().recent, self.shared.seed);
@@ -267,10 +269,6 @@ impl Encoded {
     fn bytes(&self) -> usize {
         self.frames.iter().map(|f| HEADER + f.content.len()).sum()
     }
-}
-
-fn full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn remember(group: &Group, recent: &mut Recent) {
