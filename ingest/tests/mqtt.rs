@@ -223,7 +223,13 @@ async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
 }
 
 async fn reaches(what: &str, counter: &AtomicU64, value: u64) {
-    until(&format!("{what} = {value} (is {})", counter.load(Relaxed)), || counter.load(Relaxed) == value).await;
+    for _ in 0..1_000 {
+        if counter.load(Relaxed) == value {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} is {} and not {value} after 20 s", counter.load(Relaxed));
 }
 
 /// Publishes with QoS 1, and waits until the broker has all of it.
@@ -248,11 +254,16 @@ fn numbers(range: std::ops::Range<i64>) -> Vec<Vec<u8>> {
     range.map(|n| n.to_string().into_bytes()).collect()
 }
 
-/// Takes `count` messages in the source's session without an ack, as a process that dies before it can send one.
-async fn take_without_ack(port: u16, count: usize) {
+/// The source's session, in the hands of another client.
+fn session(port: u16) -> rumqttc::v5::MqttOptions {
     let mut options = rumqttc::v5::MqttOptions::new(SESSION, "127.0.0.1", port);
     options.set_clean_start(false).set_manual_acks(true).set_session_expiry_interval(Some(600)).set_keep_alive(Duration::from_secs(60));
-    let (client, mut wire) = AsyncClient::new(options, 10);
+    options
+}
+
+/// Takes `count` messages in the source's session without an ack, as a process that dies before it can send one.
+async fn take_without_ack(port: u16, count: usize) {
+    let (client, mut wire) = AsyncClient::new(session(port), 10);
     client.try_subscribe("plant/+/+", QoS::AtLeastOnce).unwrap();
     let (mut left, mut publisher) = (count, None);
     while left > 0 {
@@ -323,6 +334,30 @@ async fn what_was_logged_before_a_crash_is_not_taken_twice() {
     again.end().await;
     let taken = log.rows(21).await;
     assert_eq!(taken.numbers, (10..31).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_ends_in_the_middle_doubles_nothing() {
+    const MESSAGES: i64 = 10_000;
+    let broker = Broker::start();
+    let log = Log::open();
+    let source = Running::start(broker.port, log.handle());
+    reaches("connected", &source.status.connected, 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let publisher = tokio::spawn(publish(broker.port, numbers(0..MESSAGES)));
+    until("some are taken", || source.status.logged.load(Relaxed) > 1_000).await;
+    // Another client under our name, for a moment.
+    let (_client, mut wire) = AsyncClient::new(session(broker.port), 10);
+    for _ in 0..100 {
+        wire.poll().await.unwrap();
+    }
+    drop(wire);
+    publisher.await.unwrap();
+    reaches("logged", &source.status.logged, MESSAGES as u64).await;
+    reaches("unacked", &source.status.unacked, 0).await;
+    assert_eq!(source.status.takeovers.load(Relaxed), 1);
+    source.end().await;
+    assert_eq!(log.rows(MESSAGES as usize).await.numbers, (0..MESSAGES).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,7 +42,7 @@ pub struct MqttOptions {
     #[serde(default = "one_day", with = "words")]
     #[schemars(with = "String")]
     pub session_expiry: Duration,
-    /// Most unacknowledged messages of a connection; also how many messages are remembered to recognise a redelivery.
+    /// Most unacknowledged messages of a connection that we ask the broker for.
     #[serde(default = "thousand")]
     pub receive_maximum: u16,
     /// Silence after which the connection is tested, at least 5 s.
