@@ -1,0 +1,148 @@
+//! HTTP on the loopback address: `POST /api/v1/sql`, `GET /health/live`, `GET /health/ready`. Errors are `application/problem+json`.
+//!
+//! Without authentication it listens on loopback only, and answers only to a `Host` that says so, so that a page in a browser cannot
+//! reach it under a name of its own (DNS rebinding).
+
+use crate::format::{Format, render};
+use crate::query::{Engine, QueryError};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The most bytes of a request: above the longest statement, with room for JSON escapes.
+const BODY_BYTES: usize = 1 << 20;
+
+/// Says whether the pipeline takes readings: none when it does, else why not.
+pub type Ready = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
+#[derive(Clone)]
+struct Gateway {
+    engine: Engine,
+    ready: Ready,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Statement {
+    sql: String,
+}
+
+/// An error as RFC 9457 has it.
+#[derive(Serialize)]
+struct Problem {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+}
+
+/// The routes.
+pub fn router(engine: Engine, ready: Ready) -> Router {
+    Router::new()
+        .route("/api/v1/sql", post(sql))
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(health_ready))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such path") })
+        .method_not_allowed_fallback(|| async { problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(local_host_only))
+        .with_state(Gateway { engine, ready })
+}
+
+/// Listens on a loopback address; port 0 takes a free one.
+pub async fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    if !address.ip().is_loopback() {
+        let text = format!("{address} can be reached from outside; the gateway has no authentication and listens on loopback only");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
+    }
+    tokio::net::TcpListener::bind(address).await
+}
+
+/// Serves until `stop` is done, then ends the open requests.
+pub async fn serve<S: Future<Output = ()> + Send + 'static>(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    stop: S,
+) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn sql(State(gateway): State<Gateway>, headers: HeaderMap, body: Bytes) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|a| a.to_str().ok());
+    let Some(format) = Format::accepted(accept) else {
+        return problem(StatusCode::NOT_ACCEPTABLE, "results are JSON, NDJSON, CSV, Arrow IPC or plain text");
+    };
+    let statement = match statement(&headers, &body) {
+        Ok(statement) => statement,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
+    };
+    let answer = match gateway.engine.query(&statement).await {
+        Ok(answer) => answer,
+        Err(error) => return refusal(&error),
+    };
+    match render(format, &answer.schema, &answer.batches) {
+        Ok(bytes) => {
+            ([(header::CONTENT_TYPE.as_str(), format.media_type()), ("x-journaled", &answer.journaled.to_string())], bytes).into_response()
+        }
+        Err(error) => problem(StatusCode::UNPROCESSABLE_ENTITY, format!("the result has no form as {}: {error}", format.media_type())),
+    }
+}
+
+/// The statement of a body: `{"sql": "…"}` with a JSON content type, else the text itself.
+fn statement(headers: &HeaderMap, body: &[u8]) -> Result<String, String> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|k| k.to_str().ok()).unwrap_or_default();
+    if kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case("application/json")) {
+        return serde_json::from_slice::<Statement>(body).map(|s| s.sql).map_err(|e| format!("the body is not {{\"sql\": \"…\"}}: {e}"));
+    }
+    String::from_utf8(body.to_vec()).map_err(|e| format!("the body is not UTF-8: {e}"))
+}
+
+async fn health_ready(State(gateway): State<Gateway>) -> Response {
+    match (gateway.ready)() {
+        None => "ready\n".into_response(),
+        Some(why) => problem(StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+async fn local_host_only(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+    if is_local(host) {
+        next.run(request).await
+    } else {
+        problem(StatusCode::FORBIDDEN, "the Host header does not name this machine's loopback")
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn refusal(error: &QueryError) -> Response {
+    let status = match error {
+        QueryError::Refused(_) => StatusCode::BAD_REQUEST,
+        QueryError::TooManyRows(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        QueryError::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
+        QueryError::Memory(_) => StatusCode::SERVICE_UNAVAILABLE,
+        QueryError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    problem(status, error.to_string())
+}
+
+fn problem(status: StatusCode, detail: impl Into<String>) -> Response {
+    let title = status.canonical_reason().unwrap_or("error");
+    let body = Problem { r#type: "about:blank", title, status: status.as_u16(), detail: detail.into() };
+    let text = serde_json::to_vec(&body).expect("a problem is plain words");
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response()
+}

@@ -1,0 +1,155 @@
+//! The hot rows of one lane: what the lane put out lately, in memory, by table and epoch.
+//!
+//! Each table has a floor `h`: rows of epochs at or above it are here, and only they. Rows of lower epochs are in segments.
+//! An epoch leaves only after it is sealed, so no row is ever in neither tier.
+
+use arrow::array::RecordBatch;
+use flow::{Span, WallTime};
+use std::collections::BTreeMap;
+
+/// How much of a table one lane keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotLimits {
+    /// Rows leave this long after their seal.
+    pub age: Span,
+    /// The oldest sealed epochs leave above this many bytes.
+    pub bytes: u64,
+}
+
+/// Hot rows of all tables of one lane.
+#[derive(Debug, Default)]
+pub struct Hot {
+    tables: BTreeMap<String, Table>,
+    first: u64,
+    sealed: u64,
+}
+
+/// Hot rows of one table, as a query sees them.
+#[derive(Clone, Debug, Default)]
+pub struct HotTable {
+    /// The least epoch whose rows are here.
+    pub floor: u64,
+    /// The rows, oldest first.
+    pub batches: Vec<RecordBatch>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    floor: u64,
+    bytes: u64,
+    epochs: BTreeMap<u64, Rows>,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    batches: Vec<RecordBatch>,
+    bytes: u64,
+    sealed: Option<WallTime>,
+}
+
+impl Hot {
+    /// Empty; `first` is the epoch that comes next, everything below is in segments.
+    #[must_use]
+    pub fn new(first: u64) -> Self {
+        Self { tables: BTreeMap::new(), first, sealed: first.saturating_sub(1) }
+    }
+
+    /// Rows of an epoch that is not sealed yet.
+    pub fn push(&mut self, table: &str, epoch: u64, rows: RecordBatch) {
+        assert!(epoch > self.sealed, "rows of epoch {epoch} after epoch {} was sealed", self.sealed);
+        if rows.num_rows() == 0 {
+            return;
+        }
+        let first = self.first;
+        if !self.tables.contains_key(table) {
+            self.tables.insert(table.to_owned(), Table { floor: first, ..Table::default() });
+        }
+        let table = self.tables.get_mut(table).expect("inserted above");
+        let bytes = rows.get_array_memory_size() as u64;
+        let entry = table.epochs.entry(epoch).or_default();
+        entry.bytes += bytes;
+        table.bytes += bytes;
+        entry.batches.push(rows);
+    }
+
+    /// The epoch is sealed: its rows are in segments too, and may leave.
+    pub fn seal(&mut self, epoch: u64, now: WallTime) {
+        assert!(epoch > self.sealed, "epoch {epoch} sealed after epoch {}", self.sealed);
+        self.sealed = epoch;
+        for table in self.tables.values_mut() {
+            for (_, rows) in table.epochs.range_mut(..=epoch) {
+                rows.sealed.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Lets sealed epochs go that are too old or too much; a table without limits keeps nothing that is sealed.
+    pub fn evict(&mut self, now: WallTime, limits: &BTreeMap<String, HotLimits>) {
+        for (name, table) in &mut self.tables {
+            let limits = limits.get(name).copied().unwrap_or(HotLimits { age: Span(0), bytes: 0 });
+            while let Some(oldest) = table.epochs.first_entry() {
+                let Some(sealed) = oldest.get().sealed else { break };
+                if table.bytes <= limits.bytes && now.since(sealed) < limits.age {
+                    break;
+                }
+                table.bytes -= oldest.get().bytes;
+                table.floor = oldest.key() + 1;
+                oldest.remove();
+            }
+        }
+    }
+
+    /// What a query sees of each table. Tables that are missing have the floor `floor(table)` and no rows.
+    #[must_use]
+    pub fn snapshot(&self) -> BTreeMap<String, HotTable> {
+        let table = |t: &Table| HotTable { floor: t.floor, batches: t.epochs.values().flat_map(|r| r.batches.iter().cloned()).collect() };
+        self.tables.iter().map(|(name, t)| (name.clone(), table(t))).collect()
+    }
+
+    /// The least epoch whose rows of the table are here: compaction and moves take segments below it only.
+    #[must_use]
+    pub fn floor(&self, table: &str) -> u64 {
+        self.tables.get(table).map_or(self.first, |t| t.floor)
+    }
+
+    /// Bytes held of a table.
+    #[must_use]
+    pub fn bytes(&self, table: &str) -> u64 {
+        self.tables.get(table).map_or(0, |t| t.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::readings;
+
+    fn limits(age: i64, bytes: u64) -> BTreeMap<String, HotLimits> {
+        BTreeMap::from([("t".to_owned(), HotLimits { age: Span(age), bytes })])
+    }
+
+    #[test]
+    fn only_sealed_epochs_leave_and_the_floor_follows() {
+        let mut hot = Hot::new(5);
+        hot.push("t", 5, readings(&[("a", 1, 1.0)]));
+        hot.push("t", 6, readings(&[("a", 2, 1.0)]));
+        hot.evict(WallTime(100), &limits(0, 0));
+        assert_eq!((hot.floor("t"), hot.snapshot()["t"].batches.len()), (5, 2));
+        hot.seal(5, WallTime(100));
+        hot.evict(WallTime(109), &limits(10, u64::MAX));
+        assert_eq!(hot.floor("t"), 5);
+        hot.evict(WallTime(110), &limits(10, u64::MAX));
+        assert_eq!((hot.floor("t"), hot.snapshot()["t"].batches.len()), (6, 1));
+        hot.seal(6, WallTime(110));
+        hot.evict(WallTime(110), &limits(10, 0));
+        assert_eq!((hot.floor("t"), hot.bytes("t")), (7, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "after epoch 5 was sealed")]
+    fn a_sealed_epoch_takes_no_rows() {
+        let mut hot = Hot::new(5);
+        hot.seal(5, WallTime(0));
+        hot.push("t", 5, readings(&[("a", 1, 1.0)]));
+    }
+}

@@ -1,0 +1,165 @@
+//! What a table is: its name, columns and key, and the words that say how long each tier keeps its rows.
+
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// A table of the pipeline.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// The name, as in SQL.
+    pub name: String,
+    /// The columns; one is `event_time`.
+    pub schema: SchemaRef,
+    /// The columns by which segments are sorted, before `event_time`. May be empty.
+    pub key: Vec<String>,
+    /// How long each tier keeps rows.
+    pub options: TableOptions,
+}
+
+/// `[tables.<name>]` without `inputs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableOptions {
+    /// The newest rows, in memory.
+    pub hot: HotOptions,
+    /// Sorted local files.
+    pub warm: WarmOptions,
+    /// A Delta Lake table; rows end with warm when it is left out.
+    pub cold: Option<ColdOptions>,
+}
+
+/// How much of a table stays in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HotOptions {
+    /// Rows leave this long after their epoch was sealed.
+    #[serde(with = "time")]
+    #[schemars(with = "String")]
+    pub age: Duration,
+    /// The oldest sealed epochs leave above this many bytes, over all lanes.
+    #[serde(with = "size")]
+    #[schemars(with = "String")]
+    pub memory: u64,
+}
+
+impl Default for HotOptions {
+    /// 15 minutes: what a dashboard of the present shows. 64 MiB: about half a million readings of ten columns.
+    fn default() -> Self {
+        Self { age: Duration::from_secs(15 * 60), memory: 64 << 20 }
+    }
+}
+
+/// How long a table's rows stay in local files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WarmOptions {
+    /// Rows leave when their partition is this old: to cold, or for good.
+    #[serde(with = "time")]
+    #[schemars(with = "String")]
+    pub age: Duration,
+    /// The unit of compaction and move: at least a second, a divisor of a day.
+    #[serde(with = "time")]
+    #[schemars(with = "String")]
+    pub partition: Duration,
+}
+
+impl Default for WarmOptions {
+    /// A week of looking back without the cold store; an hour, so that a move is small and a day has few.
+    fn default() -> Self {
+        Self { age: Duration::from_secs(7 * 86_400), partition: Duration::from_secs(3_600) }
+    }
+}
+
+impl WarmOptions {
+    /// Nothing when the partition is usable, else what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        let micros = self.partition.as_micros();
+        let divides = micros >= 1_000_000 && 86_400_000_000 % micros == 0;
+        divides.then_some(()).ok_or_else(|| {
+            let text = humantime::format_duration(self.partition);
+            format!("warm.partition is {text}; it must be at least 1s and divide a day, like 15m, 1h or 1day")
+        })
+    }
+}
+
+/// Where and how long a table's rows stay for good.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColdOptions {
+    /// A path, or a URL of an object store; the table lies in `<url>/<table>`.
+    pub url: String,
+    /// Days older than this are dropped.
+    #[serde(with = "time", default = "five_years")]
+    #[schemars(with = "String")]
+    pub age: Duration,
+    /// At most one commit in this time.
+    #[serde(with = "time", default = "five_minutes")]
+    #[schemars(with = "String")]
+    pub commit_every: Duration,
+}
+
+fn five_years() -> Duration {
+    Duration::from_secs(5 * 365 * 86_400)
+}
+
+fn five_minutes() -> Duration {
+    Duration::from_secs(300)
+}
+
+/// Durations as words with units, `"15m"`.
+mod time {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::time::Duration;
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text).map_err(|_| D::Error::custom(format!("`{text}` is not a length of time like \"10s\" or \"7d\"")))
+    }
+}
+
+/// Sizes as words with units, `"64MiB"`. A number alone is refused.
+mod size {
+    use bytesize::ByteSize;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{value}B"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        let wrong = || D::Error::custom(format!("`{text}` is not a size like \"64MiB\""));
+        let size: ByteSize = text.parse().map_err(|_| wrong())?;
+        if text.ends_with('B') { Ok(size.as_u64()) } else { Err(wrong()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_words_with_units_and_defaults() {
+        let options: TableOptions = serde_json::from_str(r#"{"hot": {"age": "1m", "memory": "2MiB"}, "cold": {"url": "cold"}}"#).unwrap();
+        assert_eq!((options.hot.age, options.hot.memory), (Duration::from_secs(60), 2 << 20));
+        assert_eq!(options.warm, WarmOptions::default());
+        assert_eq!(options.cold.as_ref().unwrap().commit_every, Duration::from_secs(300));
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<TableOptions>(&text).unwrap(), options);
+        assert!(serde_json::from_str::<TableOptions>(r#"{"hot": {"memory": "12"}}"#).is_err());
+        assert!(serde_json::from_str::<TableOptions>(r#"{"warn": {}}"#).is_err());
+    }
+
+    #[test]
+    fn a_partition_divides_a_day() {
+        let with = |secs| WarmOptions { partition: Duration::from_secs(secs), ..WarmOptions::default() }.check();
+        assert!(with(1).is_ok() && with(3_600).is_ok() && with(86_400).is_ok());
+        assert!(with(0).is_err() && with(7_000).is_err());
+    }
+}

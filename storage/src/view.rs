@@ -1,0 +1,261 @@
+//! What a query sees: for each lane its newest sealed record and its hot rows, and one snapshot of each cold table for all lanes.
+//!
+//! A view is made once a query. A row is in exactly one tier of it, without a key to hide duplicates:
+//! ```text
+//! epoch >= h of (lane, table)                          hot
+//! epoch <  h, the segment's move number > t            warm
+//! epoch <  h, the segment's move number <= t           cold       t: the lane's version in the cold snapshot
+//! ```
+//! `View::take` reads the lanes first and the cold tables after them, and holds `dropped <= t <= marked` for every lane.
+
+use crate::epoch::{Segment, Whole};
+use crate::hot::{Hot, HotLimits, HotTable};
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use flow::{Error, EventTime, Lane, Remedy, Result, WallTime};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How often a view is tried again when lanes and cold tables do not fit together: a move commits in minutes, not in milliseconds.
+const TRIES: usize = 5;
+
+/// One lane at one instant.
+#[derive(Clone, Debug)]
+pub struct LaneView {
+    /// Which lane.
+    pub lane: Lane,
+    /// Number of the newest sealed record.
+    pub record: u64,
+    /// All that the record says.
+    pub whole: Arc<Whole>,
+    /// The running watermark.
+    pub watermark: EventTime,
+    /// The floor of tables that are not in `hot`.
+    pub first: u64,
+    /// Hot rows by table.
+    pub hot: BTreeMap<String, HotTable>,
+}
+
+impl LaneView {
+    /// The least epoch whose rows of the table are hot.
+    #[must_use]
+    pub fn floor(&self, table: &str) -> u64 {
+        self.hot.get(table).map_or(self.first, |t| t.floor)
+    }
+
+    /// Hot rows of the table, oldest first.
+    #[must_use]
+    pub fn batches(&self, table: &str) -> &[RecordBatch] {
+        self.hot.get(table).map_or(&[], |t| &t.batches)
+    }
+
+    /// The segments of the table that are neither hot nor cold, given the lane's version `moved` in the cold table.
+    pub fn segments<'a>(&'a self, table: &str, moved: u64) -> impl Iterator<Item = &'a Segment> + use<'a> {
+        let floor = self.floor(table);
+        let all = self.whole.tables.get(table).map_or(&[][..], |t| &t.segments);
+        all.iter().filter(move |s| s.epoch < floor && s.mark.is_none_or(|mark| mark > moved))
+    }
+}
+
+/// Where lanes are read from.
+#[async_trait]
+pub trait Views: Send + Sync {
+    /// Every lane, each at one instant of its own.
+    async fn lanes(&self) -> Result<Vec<LaneView>>;
+
+    /// Readings that are in a journal and in no lane of this view; 0 where the owner of the lanes answers.
+    fn journaled(&self) -> u64 {
+        0
+    }
+}
+
+/// One snapshot of a cold table.
+#[derive(Clone, Debug)]
+pub struct ColdView {
+    /// The rows. Columns are found by name; others than the table's are left out.
+    pub provider: Arc<dyn TableProvider>,
+    /// The lanes' transaction versions `t`, by name of the lane; a missing one is 0.
+    pub moved: BTreeMap<Lane, u64>,
+}
+
+/// Where cold tables are read from.
+#[async_trait]
+pub trait ColdViews: Send + Sync {
+    /// A snapshot of the table, none while it has no cold part. `refresh` asks for the newest instead of a recent one.
+    async fn cold(&self, table: &str, refresh: bool) -> Result<Option<ColdView>>;
+}
+
+/// What a query sees.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Directory of the warm segments, `<warm>/<table>/<file>`.
+    pub warm: PathBuf,
+    /// The lanes.
+    pub lanes: Vec<LaneView>,
+    /// The cold tables by name.
+    pub cold: BTreeMap<String, ColdView>,
+}
+
+impl View {
+    /// A view in which every row of `tables` is in exactly one tier. An error to be tried again when a move never let it come about.
+    pub async fn take(warm: PathBuf, views: &dyn Views, cold: Option<&dyn ColdViews>, tables: &[&str]) -> Result<Self> {
+        let mut refresh = false;
+        for _ in 0..TRIES {
+            let mut view = Self { warm: warm.clone(), lanes: views.lanes().await?, cold: BTreeMap::new() };
+            if let Some(cold) = cold {
+                for table in tables {
+                    if let Some(snapshot) = cold.cold(table, refresh).await? {
+                        view.cold.insert((*table).to_owned(), snapshot);
+                    }
+                }
+            }
+            if view.fits(tables) {
+                return Ok(view);
+            }
+            refresh = true;
+        }
+        Err(Error::new(Remedy::Retry, format!("lanes and cold tables did not fit together in {TRIES} tries")))
+    }
+
+    /// The lane's transaction version in the cold table; 0 without one.
+    #[must_use]
+    pub fn moved(&self, table: &str, lane: &Lane) -> u64 {
+        self.cold.get(table).and_then(|c| c.moved.get(lane)).copied().unwrap_or(0)
+    }
+
+    fn fits(&self, tables: &[&str]) -> bool {
+        let fits = |table: &str, lane: &LaneView| {
+            let (dropped, marked) = lane.whole.tables.get(table).map_or((0, 0), |t| (t.dropped, t.marked));
+            (dropped..=marked).contains(&self.moved(table, &lane.lane))
+        };
+        tables.iter().all(|table| self.lanes.iter().all(|lane| fits(table, lane)))
+    }
+}
+
+/// One lane of this process: its thread writes, queries read. Record and hot rows change in one swap.
+#[derive(Debug)]
+pub struct LiveLane {
+    lane: Lane,
+    state: Mutex<LiveState>,
+}
+
+#[derive(Debug)]
+struct LiveState {
+    record: u64,
+    whole: Arc<Whole>,
+    watermark: EventTime,
+    hot: Hot,
+}
+
+impl LiveLane {
+    /// A lane whose newest sealed record is `record`; rows of later epochs will be hot.
+    #[must_use]
+    pub fn new(lane: Lane, record: u64, whole: Arc<Whole>) -> Self {
+        let state = LiveState { record, whole, watermark: EventTime::MIN, hot: Hot::new(record + 1) };
+        Self { lane, state: Mutex::new(state) }
+    }
+
+    /// Rows of the epoch that record `epoch` will seal.
+    pub fn push(&self, table: &str, epoch: u64, rows: RecordBatch) {
+        self.state().hot.push(table, epoch, rows);
+    }
+
+    /// The running watermark.
+    pub fn watermark(&self, watermark: EventTime) {
+        self.state().watermark = watermark;
+    }
+
+    /// The record is sealed, and its segments count.
+    pub fn seal(&self, record: u64, whole: Arc<Whole>, now: WallTime) {
+        let mut state = self.state();
+        state.hot.seal(record, now);
+        state.record = record;
+        state.whole = whole;
+    }
+
+    /// Lets sealed rows go that are past the limits.
+    pub fn evict(&self, now: WallTime, limits: &BTreeMap<String, HotLimits>) {
+        self.state().hot.evict(now, limits);
+    }
+
+    /// Begins anew from a sealed record, as after a restart.
+    pub fn rewind(&self, record: u64, whole: Arc<Whole>) {
+        let mut state = self.state();
+        *state = LiveState { record, whole, watermark: EventTime::MIN, hot: Hot::new(record + 1) };
+    }
+
+    /// The least epoch whose rows of the table are hot: moves and compaction take segments below it only.
+    #[must_use]
+    pub fn floor(&self, table: &str) -> u64 {
+        self.state().hot.floor(table)
+    }
+
+    /// Bytes of hot rows of the table.
+    #[must_use]
+    pub fn bytes(&self, table: &str) -> u64 {
+        self.state().hot.bytes(table)
+    }
+
+    /// The lane at this instant.
+    #[must_use]
+    pub fn view(&self) -> LaneView {
+        let state = self.state();
+        LaneView {
+            lane: self.lane.clone(),
+            record: state.record,
+            whole: state.whole.clone(),
+            watermark: state.watermark,
+            first: state.hot.floor(""),
+            hot: state.hot.snapshot(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, LiveState> {
+        self.state.lock().expect("nothing panics while it holds a lane's view")
+    }
+}
+
+/// The lanes of this process.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    lanes: Arc<Mutex<BTreeMap<Lane, Arc<LiveLane>>>>,
+}
+
+impl Live {
+    /// Adds a lane, or puts it in the place of an earlier one of that name.
+    pub fn add(&self, lane: Arc<LiveLane>) {
+        self.lanes.lock().expect("nothing panics while it holds the lanes").insert(lane.lane.clone(), lane);
+    }
+}
+
+#[async_trait]
+impl Views for Live {
+    async fn lanes(&self) -> Result<Vec<LaneView>> {
+        let lanes: Vec<_> = self.lanes.lock().expect("nothing panics while it holds the lanes").values().cloned().collect();
+        Ok(lanes.iter().map(|l| l.view()).collect())
+    }
+}
+
+/// Lanes as their sealed records tell, without hot rows: for a data directory that nobody owns.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// Lane, number of its newest record and what that says.
+    pub lanes: Vec<(Lane, u64, Arc<Whole>)>,
+}
+
+#[async_trait]
+impl Views for Stored {
+    async fn lanes(&self) -> Result<Vec<LaneView>> {
+        let view = |(lane, record, whole): &(Lane, u64, Arc<Whole>)| LaneView {
+            lane: lane.clone(),
+            record: *record,
+            whole: whole.clone(),
+            watermark: EventTime::MIN,
+            first: record + 1,
+            hot: BTreeMap::new(),
+        };
+        Ok(self.lanes.iter().map(view).collect())
+    }
+}
