@@ -208,10 +208,11 @@ async fn leave((client, mut wire): (AsyncClient, EventLoop), settled: &Cancellat
         }
     }
     let goodbye = async {
-        // The request stands behind the last ack.
+        // The request stands behind the last ack. The broker closes the connection when it has read up to there: a session that we take
+        // up again before that would miss those acks.
         let asked = client.disconnect();
-        let sent = async { while !matches!(wire.poll().await, Ok(Happened::Outgoing(rumqttc::Outgoing::Disconnect)) | Err(_)) {} };
-        let _ = tokio::join!(asked, sent);
+        let read = async { while wire.poll().await.is_ok() {} };
+        let _ = tokio::join!(asked, read);
     };
     if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
         tracing::warn!("the broker took no goodbye");
