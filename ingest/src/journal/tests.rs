@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Rejected;
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, UInt32Array};
 use flow::{Batch, EVENT_TIME, EventTime, Offset, Origin, Reason, WallTime, trail};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -236,6 +236,70 @@ fn without_always_a_lane_forces_what_it_seals() {
     journal.close();
 }
 
+#[test]
+fn damage_in_an_ended_segment_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 2_000, [0, 0]).unwrap();
+    let ends: Vec<u64> = (0..6).map(|n| first.append(group(n))).collect();
+    first.close();
+    let path = directory.path().join(format!("{:020}.log", 0));
+    let bytes = std::fs::read(&path).unwrap();
+    let mut flipped = bytes.clone();
+    flipped[900] ^= 1;
+    for damaged in [&flipped[..], &bytes[..bytes.len() - 1], &bytes[..bytes.len() / 2]] {
+        std::fs::write(&path, damaged).unwrap();
+        let error = open(directory.path(), 2_000, [0, 0]).err().expect("the damage is seen").to_string();
+        assert!(error.contains("00000000000000000000.log is damaged at byte"), "{error}");
+    }
+    // Nobody reads it any more: every lane has sealed past it.
+    open(directory.path(), 2_000, [ends[5], ends[5]]).unwrap().close();
+}
+
+/// Each lane's part of a batch is a selection: it must not carry the text of all the others' rows.
+#[test]
+fn a_selection_of_text_is_written_without_the_rest() {
+    let words: Vec<String> =
+        (0..1_000).map(|n| format!("a word that is longer than twelve bytes, number {n}, {:x}", n * n * 7_919)).collect();
+    let text: ArrayRef = Arc::new(StringViewArray::from_iter_values(&words));
+    let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![1; 1_000]).with_timezone("UTC"));
+    let all = RecordBatch::try_from_iter([("word", text), (EVENT_TIME, time)]).unwrap();
+    let origin = Origin { source: "s".into(), producer: 0, topic: None, arrival: WallTime(0) };
+    let part = Batch::new(all, Arc::new(origin)).unwrap().take(&UInt32Array::from(vec![3, 900])).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let before = first.journal.handle().bytes();
+    first.append(Group { frames: vec![(Some(0), Body::Rows(part.clone()))], publishes: vec![] });
+    assert!(first.journal.handle().bytes() - before < 2_000);
+    first.close();
+    let mut again = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let Body::Rows(found) = again.lanes[0].blocking_recv().unwrap().lane_frames.remove(0).1 else { panic!("rows were written") };
+    assert_eq!(found.rows(), part.rows());
+    assert_eq!(found.origin(), part.origin());
+    again.close();
+}
+
+#[test]
+fn groups_that_wait_together_are_one_commit_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = open(directory.path(), 1 << 16, [0, 0]).unwrap();
+    let handle = open.journal.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut waiting = Vec::new();
+        for number in 0..100 {
+            waiting.push(handle.append(group(number)).await.unwrap());
+        }
+        let mut end = Offset(0);
+        for durable in waiting {
+            let next = durable.await.unwrap();
+            assert!(next > end && handle.durable() >= next);
+            end = next;
+        }
+    });
+    assert_eq!(handle.recent()[&1], (0..100).collect::<Vec<u64>>());
+    assert_eq!(open.close()[0].len(), 100);
+}
+
 /// The log cut at every byte behind the first group: every group that is still whole is given, no other.
 #[test]
 fn a_torn_tail_costs_only_the_groups_it_tears() {
@@ -256,7 +320,31 @@ fn a_torn_tail_costs_only_the_groups_it_tears() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any run of starts, each with some groups, in segments of any size: a lane that reads from any place gets what was acknowledged
+    /// from there on, once, in order.
+    #[test]
+    fn going_on_equals_never_having_stopped(runs in proptest::collection::vec(0..6i64, 1..5), segment_bytes in 500..6_000u64, part in 0.0..1.0f64) {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut live, mut number) = (vec![Vec::new(), Vec::new()], 0);
+        for run in runs {
+            let next = live.iter().map(|lane: &Vec<(u64, String)>| lane.last().map_or(0, |(offset, _)| offset + 1));
+            let from: Vec<u64> = next.collect();
+            let open = open(directory.path(), segment_bytes, [from[0], from[1]]).unwrap();
+            for _ in 0..run {
+                open.append(group(number));
+                number += 1;
+            }
+            open.close().into_iter().zip(&mut live).for_each(|(new, lane)| lane.extend(new));
+        }
+        assert_eq!(live[0].len() as i64, number);
+        let from = (part * live[0].last().map_or(1, |(offset, _)| offset + 1) as f64) as u64;
+        let again = open(directory.path(), segment_bytes, [from, 0]).unwrap().close();
+        let expected: Vec<_> = live[0].iter().filter(|(offset, _)| *offset >= from).cloned().collect();
+        assert_eq!(&again[0], &expected);
+        assert_eq!(&again[1], &live[1]);
+    }
 
     /// A flipped bit in a group that a later one knows to be on disk is told, with file and byte; in the last group it is a torn tail.
     #[test]
