@@ -3,13 +3,25 @@
 //! A decoder never fails: what a device can cause is a `Reject`, and one bad message costs only itself. What a user can get wrong is found
 //! when the decoder is made, as an `OptionError` that names the key.
 
+mod csv;
+mod json;
+mod layout;
 mod options;
+mod path;
+mod scan;
+mod time;
+mod topic;
+mod value;
 
-pub use options::{ColumnOptions, Columns, DecodeOptions, EventTimeOptions, Format, OnMissing};
+pub(crate) use csv::record_end;
+pub use options::{ColumnOptions, Columns, CsvOptions, DecodeOptions, EventTimeOptions, Format, OnMissing};
+pub use topic::TopicPattern;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use flow::{Reason, WallTime};
+use layout::Layout;
+use std::sync::Arc;
 
 /// A mistake in the options of a source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,4 +75,34 @@ pub trait Decoder: Send {
 
     /// Decodes messages that reached us at `arrival`.
     fn decode(&mut self, messages: &[Message<'_>], arrival: WallTime) -> Decoded;
+
+    /// Takes the header of the file that follows. An error when a declared field is not in it. Only CSV has one.
+    fn begin(&mut self, _header: &[u8]) -> Result<(), OptionError> {
+        Ok(())
+    }
+}
+
+/// The columns that the decoder of these options makes. `captures` are the topic's named levels, `key` the key columns of the source.
+pub fn schema(decode: &DecodeOptions, columns: &Columns, captures: &[String], key: &[String]) -> Result<SchemaRef, OptionError> {
+    decoder(decode, columns, captures, key).map(|d| d.schema().clone())
+}
+
+/// Makes a decoder for messages. CSV messages are records without a header.
+pub fn decoder(decode: &DecodeOptions, columns: &Columns, captures: &[String], key: &[String]) -> Result<Box<dyn Decoder>, OptionError> {
+    decoder_with(decode, columns, captures, key, &CsvOptions { header: false, ..CsvOptions::default() })
+}
+
+/// Makes a decoder, with a word on how CSV is written.
+pub fn decoder_with(
+    decode: &DecodeOptions,
+    columns: &Columns,
+    captures: &[String],
+    key: &[String],
+    csv: &CsvOptions,
+) -> Result<Box<dyn Decoder>, OptionError> {
+    let layout = Arc::new(Layout::new(decode, columns, captures, key)?);
+    Ok(match decode.format {
+        Format::Json => Box::new(json::Json::new(decode, layout)?),
+        Format::Csv => Box::new(csv::Csv::new(decode, layout, csv)?),
+    })
 }

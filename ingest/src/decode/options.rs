@@ -85,3 +85,22 @@ pub struct ColumnOptions {
     #[serde(default)]
     pub parse: bool,
 }
+
+/// How CSV is written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CsvOptions {
+    /// The first record of a file names the fields. Without it they stand in the order of the declared columns, and the event time behind
+    /// them unless its path is a column's.
+    pub header: bool,
+    /// The sign between fields, one ASCII character.
+    pub delimiter: char,
+    /// What an unquoted field says instead of a value.
+    pub null: String,
+}
+
+impl Default for CsvOptions {
+    fn default() -> Self {
+        Self { header: true, delimiter: ',', null: String::new() }
+    }
+}

@@ -1,0 +1,123 @@
+//! Small facts about `json.rs`.
+
+use super::*;
+use crate::decode::{Columns, decoder};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType, UInt64Type};
+
+const COLUMNS: &str = "t = { type = 'float64' }\nseq = { type = 'uint64' }\nbat = { path = '$.meta.bat', type = 'int64', parse = true }\nnote = { type = 'utf8' }";
+
+fn json(columns: &str, extra: &str) -> Result<Box<dyn Decoder>, OptionError> {
+    let columns: Columns = toml::from_str(columns).unwrap();
+    let decode = toml::from_str(&format!("event_time = {{ path = '$.ts', format = 'unix_ms' }}\n{extra}")).unwrap();
+    decoder(&decode, &columns, &["id".into()], &["id".into()])
+}
+
+fn decode(decoder: &mut dyn Decoder, payloads: &[&str]) -> Decoded {
+    let messages: Vec<Message<'_>> = payloads.iter().map(|p| Message { topic: None, captures: &["dev"], payload: p.as_bytes() }).collect();
+    decoder.decode(&messages, WallTime(42))
+}
+
+fn reason(payload: &str) -> Option<Reason> {
+    let out = decode(&mut *json(COLUMNS, "").unwrap(), &[payload, r#"{"ts":1700000000000}"#]);
+    assert_eq!(out.messages.last(), Some(&1), "the next message is not harmed by {payload}");
+    assert_eq!(out.rejects.len() + out.rows.num_rows(), 2);
+    out.rejects.first().map(|r| r.reason)
+}
+
+#[test]
+fn declared_fields_become_columns() {
+    let mut decoder = json(COLUMNS, "").unwrap();
+    let out = decode(
+        &mut *decoder,
+        &[
+            r#"{"ts":1700000000000,"t":20.5,"seq":18446744073709551615,"x":[{"t":1}],"meta":{"bat":"7"},"note":"a\n\u00e9"}"#,
+            r#" {"note":"plain","meta":null,"t":null,"\u0074s":1700000000001} "#,
+        ],
+    );
+    assert_eq!(out.rejects, []);
+    let names: Vec<_> = out.rows.schema_ref().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names, ["id", "t", "seq", "bat", "note", "event_time"]);
+    assert_eq!(out.rows.column(0).as_string_view().value(1), "dev");
+    assert_eq!(out.rows.column(1).null_count(), 1);
+    assert_eq!(out.rows.column(2).as_primitive::<UInt64Type>().value(0), u64::MAX);
+    assert_eq!(out.rows.column(3).as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(7), None]);
+    assert_eq!(out.rows.column(4).as_string_view().iter().flatten().collect::<Vec<_>>(), ["a\né", "plain"]);
+    assert_eq!(out.rows.column(5).as_primitive::<TimestampMicrosecondType>().values(), &[1_700_000_000_000_000, 1_700_000_000_001_000]);
+    assert_eq!(decode(&mut *decoder, &[]).rows.num_rows(), 0);
+}
+
+#[test]
+fn every_bad_message_has_its_reason() {
+    let with = |field: &str| reason(&format!(r#"{{"ts":1700000000000,{field}}}"#));
+    assert_eq!(with(r#""seq":18446744073709551616"#), Some(Reason::WrongType));
+    assert_eq!(with(r#""t":1e400"#), Some(Reason::WrongType));
+    assert_eq!(with(r#""t":"1""#), Some(Reason::WrongType));
+    assert_eq!(with(r#""t":NaN"#), Some(Reason::Malformed));
+    assert_eq!(with(r#""t":[1]"#), Some(Reason::WrongType));
+    assert_eq!(with(r#""note":5"#), Some(Reason::WrongType));
+    assert_eq!(with(r#""meta":5"#), Some(Reason::WrongType));
+    assert_eq!(with(r#""t":1,"t":1"#), Some(Reason::DuplicateColumn));
+    assert_eq!(with(r#""t":1,"\u0074":1"#), Some(Reason::DuplicateColumn));
+    assert_eq!(with(r#""x":1,"x":1e400"#), None);
+    assert_eq!(with(&format!(r#""x":{}{}"#, "[".repeat(63), "]".repeat(63))), None);
+    assert_eq!(with(&format!(r#""x":{}{}"#, "[".repeat(64), "]".repeat(64))), Some(Reason::TooDeep));
+    assert_eq!(reason("{}"), Some(Reason::TimeMissing));
+    assert_eq!(reason(r#"{"ts":null}"#), Some(Reason::TimeMissing));
+    assert_eq!(reason(r#"{"ts":true}"#), Some(Reason::TimeUnreadable));
+    assert_eq!(reason(r#"{"ts":12}"#), Some(Reason::TimeTooOld));
+    assert_eq!(reason(r#"{"ts":1700000000000"#), Some(Reason::Malformed));
+    assert_eq!(reason(r#"{"ts":1700000000000} x"#), Some(Reason::Malformed));
+    assert_eq!(reason("5"), Some(Reason::WrongType));
+}
+
+#[test]
+fn a_null_key_is_missing_and_an_event_time_may_be_the_arrival() {
+    let columns: Columns = toml::from_str("dev = { type = 'int32' }\nts = { type = 'int64' }").unwrap();
+    let options =
+        toml::from_str("event_time = { path = '$.ts', format = 'unix_us', on_missing = 'arrival', min_time = '1970-01-01T00:00:00Z' }")
+            .unwrap();
+    let mut decoder = decoder(&options, &columns, &[], &["dev".into()]).unwrap();
+    let payloads = [r#"{"dev":null,"ts":5}"#, r#"{"ts":5}"#, r#"{"dev":1,"ts":5}"#, r#"{"dev":2}"#];
+    let messages = payloads.map(|p| Message { topic: None, captures: &[], payload: p.as_bytes() });
+    let out = decoder.decode(&messages, WallTime(42));
+    assert_eq!(out.rejects.iter().map(|r| r.reason).collect::<Vec<_>>(), [Reason::KeyMissing; 2]);
+    assert_eq!(out.rows.column(1).as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(5), None]);
+    assert_eq!(out.rows.column(2).as_primitive::<TimestampMicrosecondType>().values(), &[5, 42]);
+}
+
+#[test]
+fn an_array_explodes_into_rows_all_or_none() {
+    let columns = "t = { type = 'int64', path = '$.r[*].t' }\nsite = { type = 'utf8', path = '$.site' }";
+    let mut decoder = json(columns, "explode = '$.r'").unwrap();
+    let payloads = [
+        r#"{"ts":1700000000000,"r":[{"t":1},{"t":2},{}],"site":"s"}"#,
+        r#"{"ts":1700000000000,"r":[{"t":1},{"t":"x"}]}"#,
+        r#"{"ts":1700000000000,"r":[{"t":1,"t":2}]}"#,
+        r#"{"ts":1700000000000,"r":[]}"#,
+        r#"{"ts":1700000000000}"#,
+    ];
+    let out = decode(&mut *decoder, &payloads);
+    assert_eq!(out.messages, [0, 0, 0]);
+    assert_eq!(out.rows.column(1).as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(1), Some(2), None]);
+    assert_eq!(out.rows.column(2).as_string_view().value(2), "s");
+    let reasons: Vec<_> = out.rejects.iter().map(|r| (r.message, r.reason)).collect();
+    assert_eq!(reasons, [(1, Reason::WrongType), (2, Reason::DuplicateColumn), (4, Reason::Malformed)]);
+    let mut bare = json("v = { type = 'int64', path = '$.v[*]' }", "explode = '$.v'").unwrap();
+    assert_eq!(decode(&mut *bare, &[r#"{"v":[1,2],"ts":1700000000000}"#]).messages, [0, 0]);
+}
+
+#[test]
+fn a_mistake_in_the_options_names_its_key() {
+    let path = |columns: &str| json(columns, "").err().unwrap().path;
+    assert_eq!(path("t = { type = 'double' }"), "columns.t.type");
+    assert_eq!(path("t = { type = 'int8', path = 't' }"), "columns.t.path");
+    assert_eq!(path("t = { type = 'int8' }\nu = { type = 'int8', path = '$.t.u' }"), "columns.u.path");
+    assert_eq!(path("u = { type = 'int8', path = '$.t.u' }\nt = { type = 'int8' }"), "columns.t.path");
+    assert_eq!(path("event_time = { type = 'timestamp' }"), "columns.event_time");
+    assert_eq!(path("id = { type = 'utf8' }"), "columns.id");
+    let columns: Columns = toml::from_str("t = { type = 'float64' }").unwrap();
+    let options = toml::from_str("event_time = { path = '$.ts' }").unwrap();
+    let key = |name: &str| decoder(&options, &columns, &[], &[name.into()]).err().unwrap().path;
+    assert_eq!((key("x").as_str(), key("t").as_str()), ("key", "key"));
+}
