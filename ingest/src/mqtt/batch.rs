@@ -203,11 +203,27 @@ impl Batcher {
     }
 }
 
-/// Text of its own for a part of a batch: a selection of views still holds the text of all rows, and the journal would write it for every
-/// lane. The bytes kept in `trail::RAW` are left alone, since rows of one message share them.
+/// Text of its own for a part of a batch: a selection of views still holds the text of all rows, and every queue and table behind would
+/// count and keep it for each lane. The bytes kept in `trail::RAW` are left alone, since rows of one message share them.
 fn compact(part: &Batch) -> Result<Batch> {
     let columns = |of: &RecordBatch| of.columns().iter().map(|c| c.as_string_view_opt().map_or(c.clone(), |c| Arc::new(c.gc()))).collect();
     let same = |of: &RecordBatch| RecordBatch::try_new(of.schema(), columns(of)).map_err(|e| Error::stop("a part of a batch", e));
     let trail = part.trail().map(same).transpose()?;
     Ok(part.with_rows(same(part.rows())?)?.with_trail(trail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captures_come_out_in_the_order_of_the_first_pattern() {
+        let patterns = ["plant/{site}/{device}", "{device}/at/{site}/#"].map(|p| TopicPattern::parse(p).unwrap());
+        let topics = Topics::new(patterns.to_vec());
+        let mut out = vec!["before"];
+        assert!(topics.captures("plant/north/press", &mut out));
+        assert!(topics.captures("saw/at/south/now", &mut out));
+        assert!(!topics.captures("elsewhere", &mut out));
+        assert_eq!(out, ["before", "north", "press", "south", "saw"]);
+    }
 }
