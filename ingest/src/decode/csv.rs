@@ -184,13 +184,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// Appends the field's text, its doubled quotes single.
     fn push_to(&self, out: &mut String) {
-        let mut parts = self.text.split(if self.doubled { "\"\"" } else { "\n\"\"" });
-        out.push_str(parts.next().unwrap_or_default());
-        for part in parts {
+        let mut rest = self.text;
+        while let Some((before, after)) = rest.split_once("\"\"").filter(|_| self.doubled) {
+            out.push_str(before);
             out.push('"');
-            out.push_str(part);
+            rest = after;
         }
+        out.push_str(rest);
     }
 }
 

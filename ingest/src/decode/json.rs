@@ -193,7 +193,6 @@ impl<'a> Walk<'_, 'a> {
         match (self.scan.peek()?, node.each) {
             (b'[', Some(element)) => self.explode(element),
             (b'{', None) if node.slots.is_empty() && (at == 0 || !node.fields.is_empty()) => self.object(node, scope),
-            // An array of bare values explodes into elements without fields.
             (b'{' | b'[', _) => {
                 self.scan.skip()?;
                 Err(Wrong::new(Reason::WrongType, format!("{} is an object or array in an unexpected place", node.path)))
@@ -249,7 +248,12 @@ impl<'a> Walk<'_, 'a> {
             self.cells.resize(start + self.plan.layout.width(), Cell::Unset);
             self.element = Some(start);
             *self.stamp += 1;
-            self.value(element, *self.stamp)?;
+            let node = &self.plan.nodes[element];
+            if node.fields.is_empty() && node.slots.is_empty() {
+                self.scan.skip()?;
+            } else {
+                self.value(element, *self.stamp)?;
+            }
             self.element = None;
         }
         Ok(())

@@ -121,3 +121,24 @@ fn a_mistake_in_the_options_names_its_key() {
     let key = |name: &str| decoder(&options, &columns, &[], &[name.into()]).err().unwrap().path;
     assert_eq!((key("x").as_str(), key("t").as_str()), ("key", "key"));
 }
+
+#[test]
+fn a_message_gives_the_same_alone_and_among_others() {
+    let payloads = [
+        r#"{"ts":1700000000000,"t":1,"note":"\u0041"}"#,
+        r#"{"ts":1700000000001,"t":"x","note":"\n"}"#,
+        r#"{"ts":1700000000002,"seq":3}"#,
+        r#"{"ts":1700000000003,"note":"b","seq":"#,
+        r#"{"ts":1700000000004,"note":"\tlonger than twelve bytes","meta":{"bat":1}}"#,
+    ];
+    let mut decoder = json(COLUMNS, "").unwrap();
+    let together = decode(&mut *decoder, &payloads);
+    assert_eq!(together.messages, [0, 2, 4]);
+    for (number, payload) in payloads.iter().enumerate() {
+        let alone = decode(&mut *decoder, &[payload]);
+        match together.messages.iter().position(|m| *m as usize == number) {
+            Some(row) => assert_eq!(alone.rows, together.rows.slice(row, 1)),
+            None => assert_eq!(alone.rejects[0].reason, together.rejects.iter().find(|r| r.message as usize == number).unwrap().reason),
+        }
+    }
+}

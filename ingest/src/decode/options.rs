@@ -76,6 +76,7 @@ pub struct ColumnOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// `bool`, `int8` to `int64`, `uint8` to `uint64`, `float32`, `float64`, `decimal(p,s)`, `utf8` or `timestamp`.
+    /// A timestamp is written as the event time is; where that is a number, RFC 3339 text is taken too.
     #[serde(rename = "type")]
     pub kind: String,
     /// Unit of the values, for people and tools; kept in the schema.

@@ -49,11 +49,11 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnEnd {
-    /// They stay open: more files will follow in a later run.
+    /// They are closed and give their results: who reads files once wants to see all of them.
     #[default]
-    Keep,
-    /// They are closed and give their results.
     Flush,
+    /// They stay open: more files will follow in a later run.
+    Keep,
 }
 
 /// How files are compressed.

@@ -23,8 +23,11 @@ fn line(n: u64) -> String {
     format!("{{\"ts\":1700000000,\"n\":{n}}}\n")
 }
 
-/// (file, row, value) of everything that follows, and (file, row) of the rejects.
-fn drain(reader: &mut FileReader) -> (Vec<(usize, u64, i64)>, Vec<(usize, u64)>) {
+/// (file, row, value)
+type Row = (usize, u64, i64);
+
+/// Everything that follows, and (file, row) of the rejects.
+fn drain(reader: &mut FileReader) -> (Vec<Row>, Vec<(usize, u64)>) {
     let (mut rows, mut rejects) = (vec![], vec![]);
     while let Some(batch) = reader.next().unwrap() {
         let values = batch.rows.rows().column(0).as_primitive::<Int64Type>().values();
