@@ -134,8 +134,12 @@ impl FileReader {
         let mut numbers = Vec::with_capacity(self.places.len());
         let mut messages = Vec::with_capacity(self.places.len());
         for (number, place) in (self.row..).zip(&self.places) {
-            let payload = bytes[place.clone()].trim_ascii_end();
-            if !payload.is_empty() {
+            let record = &bytes[place.clone()];
+            let payload = record.strip_suffix(b"\n").unwrap_or(record);
+            let payload = payload.strip_suffix(b"\r").unwrap_or(payload);
+            // In CSV spaces and tabs may be fields.
+            let blank = if self.format == Format::Json { payload.trim_ascii().is_empty() } else { payload.is_empty() };
+            if !blank {
                 numbers.push(number);
                 messages.push(Message { topic: Some(&position.log), captures: &[], payload });
             }

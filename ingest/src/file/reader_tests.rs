@@ -10,7 +10,11 @@ use std::io::Write;
 use std::path::Path;
 
 fn reader(dir: &Path, pattern: &str, format: Format, known: &[Position]) -> Result<FileReader> {
-    let options: FileOptions = toml::from_str(&format!("path = '{}/{pattern}'", dir.display())).unwrap();
+    reader_with(&format!("path = '{}/{pattern}'", dir.display()), format, known)
+}
+
+fn reader_with(options: &str, format: Format, known: &[Position]) -> Result<FileReader> {
+    let options: FileOptions = toml::from_str(options).unwrap();
     let columns: Columns =
         toml::from_str(if format == Format::Csv { "n = { type = 'int64' }" } else { "n = { type = 'int64', path = '$.n' }" }).unwrap();
     let (word, path) = if format == Format::Csv { ("csv", "ts") } else { ("json", "$.ts") };
@@ -114,4 +118,14 @@ fn a_file_that_shrank_or_changed_its_head_stops_the_source() {
     assert!(again().unwrap_err().to_string().contains("bytes"));
     fs::write(&path, line(9) + &line(2)).unwrap();
     assert!(again().unwrap_err().to_string().contains("begin"));
+}
+
+#[test]
+fn empty_fields_at_the_end_of_a_record_are_fields() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.tsv");
+    fs::write(&path, "n\tts\tnote\tmore\n1\t1700000000\t\t\n\n2\t1700000000\t\t\r\n").unwrap();
+    let options = format!("path = '{}'\ncsv = {{ delimiter = \"\\t\" }}", path.display());
+    let (rows, rejects) = drain(&mut reader_with(&options, Format::Csv, &[]).unwrap());
+    assert_eq!((rows, rejects), (vec![(0, 0, 1), (0, 2, 2)], vec![]));
 }
