@@ -1,1 +1,14 @@
-//! pipelines.
+//! From a pipeline's file to running lanes: `spec` (what is written) → `plan` (what is meant) → `run` (lanes, threads, the journal and the
+//! tables around them). Beside them: mistakes shown with their place, the command line, logs and the names of all metrics.
+//!
+//! Absent by intent: decoding, operators and storage, which are rooms of their own and only composed here.
+
+pub mod cli;
+pub mod diagnose;
+pub mod logs;
+pub mod metrics;
+pub mod plan;
+pub mod run;
+pub mod schema;
+pub mod spec;
+pub mod units;

@@ -1,2 +1,93 @@
-//! tidegate.
-fn main() {}
+//! The binary `tidegate`. Exit codes: 0 done, 1 failure, 2 usage, 78 a mistake in the configuration (as in sysexits.h).
+
+use clap::Parser;
+use pipelines::cli::{Cli, Command, RunArguments, SqlArguments};
+use pipelines::plan::{Plan, TableKind};
+use pipelines::{logs, run, schema};
+use serde_json::json;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What a mistake in the configuration gives back.
+const CONFIGURATION: u8 = 78;
+
+/// Why a command did not do its work.
+enum Failure {
+    /// The configuration is wrong; the text is ready for a person.
+    Configuration(String),
+    /// Something else happened.
+    Other(String),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(arguments) => run_pipeline(&arguments),
+        Command::Check { file, json } => check(&file, json),
+        Command::Sql(arguments) => sql(&arguments),
+        Command::Schema => print(&format!("{:#}\n", schema::schema())),
+        Command::Version => print(concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(text)) => told(&text, CONFIGURATION),
+        Err(Failure::Other(text)) => told(&format!("tidegate: {text}\n"), 1),
+    }
+}
+
+fn run_pipeline(arguments: &RunArguments) -> Result<(), Failure> {
+    let plan = plan(&arguments.file)?;
+    logs::install(&plan.observability.log).map_err(|e| Failure::Configuration(format!("{}: {e}\n", arguments.file.display())))?;
+    run::run(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
+}
+
+fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
+    let plan = arguments.config.as_deref().map(plan).transpose()?;
+    run::sql(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
+}
+
+fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
+    let plan = plan(file)?;
+    let declared = plan.tables.iter().filter(|t| t.kind == TableKind::Declared);
+    if !as_json {
+        let (sources, operators, tables) = (plan.sources.len(), plan.operators.len(), declared.count());
+        let counts = format!("{sources} sources, {operators} processors, {tables} tables, {} lanes", plan.lanes);
+        return print(&format!("{}: pipeline {} is right: {counts}\n", file.display(), plan.name));
+    }
+    let columns = |schema: &arrow::datatypes::SchemaRef| -> serde_json::Map<String, serde_json::Value> {
+        schema.fields().iter().map(|f| (f.name().clone(), json!(f.data_type().to_string()))).collect()
+    };
+    let shown = json!({
+        "pipeline": plan.name,
+        "lanes": plan.lanes,
+        "sources": plan.sources.iter().map(|s| json!({ "name": s.name, "key": s.key, "columns": columns(&s.schema) })).collect::<Vec<_>>(),
+        "processors": plan.operators.iter().map(|o| json!({ "name": o.name, "columns": columns(&o.schema) })).collect::<Vec<_>>(),
+        "tables": plan.tables.iter().map(|t| json!({ "name": t.name, "key": t.key, "columns": columns(&t.schema) })).collect::<Vec<_>>(),
+    });
+    print(&format!("{shown:#}\n"))
+}
+
+/// The plan of a file; all its mistakes otherwise.
+fn plan(file: &Path) -> Result<Plan, Failure> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::Configuration(format!("{name}: {e}\n")))?;
+    Plan::read(&name, &text).map_err(|problems| Failure::Configuration(problems.render(io::stderr().is_terminal())))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let written = io::stdout().lock().write_all(text.as_bytes());
+    match written {
+        // Who reads has seen enough: `tidegate schema | head`.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|e| Failure::Other(format!("writing to stdout: {e}"))),
+    }
+}
+
+fn told(text: &str, code: u8) -> ExitCode {
+    // Where stderr cannot be written there is nobody to tell; the code says it too.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    ExitCode::from(code)
+}

@@ -1,0 +1,93 @@
+//! The command line: words in, one of a few commands out.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+/// From a device's packet to one SQL table over memory, disk and cold storage.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs a pipeline until its sources end or a signal comes.
+    Run(RunArguments),
+    /// Looks for mistakes in a pipeline's file without opening anything else.
+    Check {
+        /// The pipeline's file.
+        file: PathBuf,
+        /// Print the parts of the plan as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Asks a running pipeline, or its data directory when none runs.
+    Sql(SqlArguments),
+    /// Prints the JSON Schema of a pipeline's file.
+    Schema,
+    /// Prints the version.
+    Version,
+}
+
+/// How a pipeline is run.
+#[derive(Args, Clone, Debug)]
+pub struct RunArguments {
+    /// The pipeline's file.
+    pub file: PathBuf,
+    /// Ends the pipeline after this much silence on every source, as `10s`; windows close as at the end of a file.
+    #[arg(long, value_name = "TIME", value_parser = crate::units::time)]
+    pub until_idle: Option<Duration>,
+}
+
+/// What is asked, and whom.
+#[derive(Args, Clone, Debug)]
+pub struct SqlArguments {
+    /// The pipeline's file; its data directory is asked.
+    #[arg(long, value_name = "FILE", group = "whom")]
+    pub config: Option<PathBuf>,
+    /// The data directory of a pipeline.
+    #[arg(long, value_name = "DIR", group = "whom")]
+    pub data_dir: Option<PathBuf>,
+    /// The address of a running pipeline.
+    #[arg(long, value_name = "URL", group = "whom")]
+    pub url: Option<Url>,
+    /// The form of the answer; a table on a terminal, else CSV.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// The question.
+    pub sql: String,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    Table,
+    /// CSV with a header.
+    Csv,
+    /// A JSON object a line.
+    Json,
+    /// An Arrow IPC stream.
+    Arrow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        let cli = Cli::try_parse_from(["tidegate", "run", "p.toml", "--until-idle", "10s"]).unwrap();
+        assert!(matches!(cli.command, Command::Run(RunArguments { until_idle: Some(t), .. }) if t == Duration::from_secs(10)));
+        let two = Cli::try_parse_from(["tidegate", "sql", "--config", "a", "--data-dir", "b", "SELECT 1"]);
+        assert_eq!(two.unwrap_err().exit_code(), 2);
+    }
+}

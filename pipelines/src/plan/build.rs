@@ -1,0 +1,324 @@
+//! From the spec to the plan, part by part. What follows from an earlier mistake is left out, so that each mistake is told once.
+
+use super::stream::Stream;
+use super::{
+    BuildOperator, Input, OperatorKind, Plan, PlannedOperator, PlannedSource, PlannedTable, TableKind, fingerprint, names, tables,
+};
+use crate::diagnose::Problem;
+use crate::spec::{Processor, Source, SourceSpec, Written};
+use arrow::datatypes::SchemaRef;
+use flow::{Error, Operator};
+use ingest::decode::OptionError;
+use processors::BuildError;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The plan of a file, or what is wrong with it.
+pub(super) fn plan(written: &Written) -> Result<Plan, Vec<Problem>> {
+    let problems = names::check(written);
+    if problems.is_empty() { Builder::new(written).plan() } else { Err(problems) }
+}
+
+struct Builder<'w> {
+    written: &'w Written,
+    problems: Vec<Problem>,
+    sources: Vec<PlannedSource>,
+    source_streams: Vec<Option<Stream>>,
+    operators: Vec<PlannedOperator>,
+    /// By the number of the processor in the spec: its number among the operators and what it puts out.
+    operator_streams: Vec<Option<(usize, Stream)>>,
+    tables: Vec<PlannedTable>,
+}
+
+impl<'w> Builder<'w> {
+    fn new(written: &'w Written) -> Self {
+        let operator_streams = vec![None; written.spec.processors.len()];
+        Self { written, problems: vec![], sources: vec![], source_streams: vec![], operators: vec![], operator_streams, tables: vec![] }
+    }
+
+    fn plan(mut self) -> Result<Plan, Vec<Problem>> {
+        let spec = &self.written.spec;
+        if spec.sources.is_empty() {
+            self.problems.push(Problem::new(self.written.place(&["pipeline"], ""), "there is no source").hint("[sources.name] makes one"));
+        }
+        self.timezone();
+        for (name, source) in &spec.sources {
+            let stream = self.source(name, source);
+            self.source_streams.push(stream);
+        }
+        self.operators();
+        self.declared_tables();
+        self.unread();
+        self.implicit_tables();
+        if self.problems.is_empty() { Ok(self.finish()) } else { Err(self.problems) }
+    }
+
+    fn finish(self) -> Plan {
+        let spec = &self.written.spec;
+        let mut plan = Plan {
+            name: spec.pipeline.name.clone(),
+            data_dir: PathBuf::from(&spec.pipeline.data_dir),
+            lanes: spec.pipeline.lanes.get(),
+            epoch: spec.pipeline.epoch.0,
+            timezone: spec.pipeline.timezone.clone(),
+            journal: spec.journal.clone(),
+            sources: self.sources,
+            operators: self.operators,
+            tables: self.tables,
+            dead_letters: spec.dead_letters.options,
+            http: spec.http,
+            observability: spec.observability.clone(),
+            limits: spec.limits,
+            fingerprint: Default::default(),
+        };
+        plan.fingerprint = fingerprint::of(&plan, spec);
+        plan
+    }
+
+    fn timezone(&mut self) {
+        let zone = &self.written.spec.pipeline.timezone;
+        if zone.parse::<chrono_tz::Tz>().is_err() {
+            let problem = Problem::new(self.written.place(&["pipeline"], "timezone"), format!("there is no time zone `{zone}`"));
+            self.problems.push(problem.hint("an IANA name such as `UTC` or `Europe/Berlin`"));
+        }
+    }
+
+    /// Adds a source to the plan; gives what it puts out.
+    fn source(&mut self, name: &str, spec: &SourceSpec) -> Option<Stream> {
+        let captures = self.captures(name, &spec.source)?;
+        let common = &spec.common;
+        let schema = ingest::decode::schema(&common.decode, &common.columns, &captures, &common.key);
+        let schema = self.option(name, schema)?;
+        let key_columns = common.key.iter().filter_map(|k| schema.index_of(k).ok()).collect();
+        self.sources.push(PlannedSource {
+            name: name.to_owned(),
+            kind: spec.source.clone(),
+            decode: common.decode.clone(),
+            columns: common.columns.clone(),
+            captures,
+            key: common.key.clone(),
+            key_columns,
+            watermark: common.watermark.clone(),
+            max_message: common.max_message.0,
+            schema: schema.clone(),
+        });
+        let number = self.source_streams.len();
+        Some(Stream { schema, key: common.key.clone(), lane_key: Some(common.key.clone()), sources: vec![number] })
+    }
+
+    fn captures(&mut self, name: &str, source: &Source) -> Option<Vec<String>> {
+        match source {
+            Source::Mqtt(options) => {
+                self.option(name, options.check())?;
+                let patterns = self.option(name, options.patterns())?;
+                Some(patterns.first().map(|p| p.captures().to_vec()).unwrap_or_default())
+            }
+            Source::File(_) => Some(vec![]),
+        }
+    }
+
+    fn option<T>(&mut self, source: &str, result: Result<T, OptionError>) -> Option<T> {
+        let say = |e: OptionError| Problem { span: self.written.place(&["sources", source], &e.path), message: e.message, hint: e.hint };
+        result.map_err(|e| self.problems.push(say(e))).ok()
+    }
+
+    fn operators(&mut self) {
+        let spec = &self.written.spec;
+        let mut inputs = vec![];
+        for (name, processor) in &spec.processors {
+            inputs.push(names::inputs(self.written, &["processors", name], &processor.inputs, &mut self.problems));
+        }
+        let order = match names::order(&inputs) {
+            Ok(order) => order,
+            Err(circle) => return self.circle(&circle),
+        };
+        for number in order {
+            if let Some((planned, stream)) = self.operator(number, &inputs[number]) {
+                self.operator_streams[number] = Some((self.operators.len(), stream));
+                self.operators.push(planned);
+            }
+        }
+    }
+
+    fn circle(&mut self, circle: &[usize]) {
+        let name = |number: usize| self.written.spec.processors.get_index(number).map_or("", |(name, _)| name.as_str());
+        let start = name(circle[0]);
+        let path = circle.iter().chain(&circle[..1]).map(|number| name(*number)).collect::<Vec<_>>().join(" reads ");
+        self.problems.push(Problem::new(self.written.place(&["processors", start], "inputs"), format!("a circle: {path}")));
+    }
+
+    fn operator(&mut self, number: usize, inputs: &[Input]) -> Option<(PlannedOperator, Stream)> {
+        let (name, spec) = self.written.spec.processors.get_index(number)?;
+        let part = ["processors", name.as_str()];
+        let stream = self.joined(&part, inputs)?;
+        self.meeting(&part, &stream);
+        let build = builder(&spec.processor, &stream.schema);
+        let operator = match build() {
+            Ok(operator) => operator,
+            Err(e) => {
+                let span = self.written.place_inside(&part, &e.key, e.column);
+                self.problems.push(Problem { span, message: e.message, hint: e.hint });
+                return None;
+            }
+        };
+        self.lanes(&part, &spec.processor, &stream);
+        let output = put_out(&spec.processor, &stream, operator.schema());
+        let operator_name = name.clone();
+        let planned = PlannedOperator {
+            name: name.clone(),
+            kind: kind(&spec.processor),
+            inputs: self.numbered(inputs),
+            input_schema: stream.schema,
+            schema: output.schema.clone(),
+            sources: output.sources.clone(),
+            build: BuildOperator(Arc::new(move || build().map_err(|e| Error::stop(format!("building operator {operator_name}"), e)))),
+            late: None,
+        };
+        Some((planned, output))
+    }
+
+    /// The rows that a part reads; none where an input is wrong, which is told there.
+    fn joined(&mut self, part: &[&str], inputs: &[Input]) -> Option<Stream> {
+        let mut streams = vec![];
+        for input in inputs {
+            streams.push(match input {
+                Input::Source(n) => (self.written.spec.sources.get_index(*n)?.0.as_str(), self.source_streams[*n].as_ref()?),
+                Input::Operator(n) => (self.written.spec.processors.get_index(*n)?.0.as_str(), &self.operator_streams[*n].as_ref()?.1),
+            });
+        }
+        if streams.is_empty() {
+            return None;
+        }
+        let problem = |e: String| Problem::new(self.written.place(part, "inputs"), format!("the inputs differ: {e}"));
+        let joined = Stream::join(&streams).map_err(|e| problem(e).hint("a `map` before it can make them alike"));
+        joined.map_err(|p| self.problems.push(p)).ok()
+    }
+
+    /// A file is a log of its own, so no operator can have it and another source upstream.
+    fn meeting(&mut self, part: &[&str], stream: &Stream) {
+        let is_file = |n: &usize| matches!(self.written.spec.sources.get_index(*n), Some((_, s)) if matches!(s.source, Source::File(_)));
+        if stream.sources.len() > 1 && stream.sources.iter().any(is_file) {
+            let problem = Problem::new(self.written.place(part, "inputs"), "a file source cannot meet another source in a processor yet");
+            self.problems.push(problem.hint("give each source its processors; they may meet in a table"));
+        }
+    }
+
+    /// Rows that an operator must see together have to be in one lane.
+    fn lanes(&mut self, part: &[&str], processor: &Processor, stream: &Stream) {
+        let key = match processor {
+            Processor::Window(o) => &o.key,
+            Processor::Dedupe(o) => &o.key,
+            Processor::Filter(_) | Processor::Map(_) => return,
+        };
+        if !stream.is_split_by(key, self.written.spec.pipeline.lanes.get()) {
+            let lane_key = stream.lane_key.as_ref().map_or("the sources' keys".to_owned(), |k| format!("{k:?}"));
+            let message = format!("rows with the same {key:?} may be in different lanes, since {lane_key} chooses the lane");
+            let hint = "put the source's key columns into this key, or set `lanes = 1` in [pipeline]";
+            self.problems.push(Problem::new(self.written.place(part, "key"), message).hint(hint));
+        }
+    }
+
+    fn declared_tables(&mut self) {
+        for (name, table) in &self.written.spec.tables {
+            let part = ["tables", name.as_str()];
+            let inputs = names::inputs(self.written, &part, &table.inputs, &mut self.problems);
+            if let Err(e) = table.options.warm.check() {
+                self.problems.push(Problem::new(self.written.place(&part, "warm.partition"), e));
+            }
+            let Some(stream) = self.joined(&part, &inputs) else { continue };
+            self.tables.push(PlannedTable {
+                name: name.clone(),
+                kind: TableKind::Declared,
+                schema: stream.schema,
+                key: stream.key,
+                options: table.options.clone(),
+                inputs: self.numbered(&inputs),
+                sources: stream.sources,
+            });
+        }
+    }
+
+    /// Rows that nobody reads would be lost in silence.
+    fn unread(&mut self) {
+        let spec = &self.written.spec;
+        let read = |name: &String| {
+            let by_processor = spec.processors.values().any(|p| p.inputs.contains(name));
+            by_processor || spec.tables.values().any(|t| t.inputs.contains(name))
+        };
+        let sources = spec.sources.keys().map(|name| ("sources", name));
+        for (section, name) in sources.chain(spec.processors.keys().map(|name| ("processors", name))) {
+            if !read(name) {
+                let problem =
+                    Problem::new(self.written.place(&[section, name], ""), format!("nothing reads `{name}`: its rows would be lost"));
+                self.problems.push(problem.hint(format!("[tables.{name}] with inputs = [\"{name}\"] keeps them")));
+            }
+        }
+    }
+
+    fn implicit_tables(&mut self) {
+        self.tables.push(PlannedTable {
+            name: "dead_letters".to_owned(),
+            kind: TableKind::DeadLetters,
+            schema: tables::dead_letters_schema(),
+            key: vec!["source".to_owned()],
+            options: self.written.spec.dead_letters.table.clone(),
+            inputs: vec![],
+            sources: (0..self.sources.len()).collect(),
+        });
+        for (number, operator) in self.operators.iter_mut().enumerate().filter(|(_, o)| o.kind == OperatorKind::Window) {
+            operator.late = Some(self.tables.len());
+            let schema = tables::late_schema(&operator.input_schema);
+            let first = operator.sources.first().and_then(|s| self.written.spec.sources.get_index(*s));
+            let keys = first.map(|(_, s)| s.common.key.clone()).unwrap_or_default();
+            self.tables.push(PlannedTable {
+                name: format!("late_{}", operator.name),
+                kind: TableKind::Late(number),
+                key: keys.into_iter().filter(|k| schema.index_of(k).is_ok()).collect(),
+                schema,
+                options: Default::default(),
+                inputs: vec![],
+                sources: operator.sources.clone(),
+            });
+        }
+    }
+
+    /// Inputs by the numbers of the plan; those of the spec that have none were mistakes.
+    fn numbered(&self, inputs: &[Input]) -> Vec<Input> {
+        let number = |input: &Input| match input {
+            Input::Source(n) => Some(Input::Source(*n)),
+            Input::Operator(n) => self.operator_streams[*n].as_ref().map(|(at, _)| Input::Operator(*at)),
+        };
+        inputs.iter().filter_map(number).collect()
+    }
+}
+
+type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
+
+/// What makes an operator with these options over these columns.
+fn builder(processor: &Processor, schema: &SchemaRef) -> Build {
+    let (processor, schema) = (processor.clone(), schema.clone());
+    Arc::new(move || match &processor {
+        Processor::Filter(o) => processors::filter::build(o, &schema),
+        Processor::Map(o) => processors::map::build(o, &schema),
+        Processor::Dedupe(o) => processors::dedupe::build(o, &schema),
+        Processor::Window(o) => processors::window::build(o, &schema),
+    })
+}
+
+fn kind(processor: &Processor) -> OperatorKind {
+    match processor {
+        Processor::Filter(_) => OperatorKind::Filter,
+        Processor::Map(_) => OperatorKind::Map,
+        Processor::Dedupe(_) => OperatorKind::Dedupe,
+        Processor::Window(_) => OperatorKind::Window,
+    }
+}
+
+/// What an operator puts out, of what it reads.
+fn put_out(processor: &Processor, read: &Stream, schema: SchemaRef) -> Stream {
+    match processor {
+        Processor::Map(o) => read.mapped(schema, o.select.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))),
+        Processor::Window(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
+        Processor::Filter(_) | Processor::Dedupe(_) => Stream { schema, ..read.clone() },
+    }
+}

@@ -1,0 +1,46 @@
+//! What must not change while a data directory lives: key, lanes, windows, types of columns.
+
+use super::Plan;
+use crate::spec::{Processor, Spec};
+use arrow::datatypes::SchemaRef;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use storage::epoch::Fingerprint;
+
+/// The fingerprint of a plan: a word for each part, so that a difference can be told to a person.
+pub(super) fn of(plan: &Plan, spec: &Spec) -> Fingerprint {
+    let mut parts = BTreeMap::new();
+    parts.insert("pipeline.lanes".to_owned(), plan.lanes.to_string());
+    for source in &plan.sources {
+        parts.insert(format!("sources.{}.key", source.name), source.key.join(", "));
+        columns(&format!("sources.{}", source.name), &source.schema, &mut parts);
+    }
+    for (name, processor) in &spec.processors {
+        for (key, value) in held(&processor.processor) {
+            parts.insert(format!("processors.{name}.{key}"), value);
+        }
+    }
+    for table in &plan.tables {
+        columns(&format!("tables.{}", table.name), &table.schema, &mut parts);
+    }
+    Fingerprint(parts)
+}
+
+fn columns(part: &str, schema: &SchemaRef, parts: &mut BTreeMap<String, String>) {
+    for field in schema.fields() {
+        parts.insert(format!("{part}.columns.{}", field.name()), field.data_type().to_string());
+    }
+}
+
+/// The options on which a processor's state depends.
+fn held(processor: &Processor) -> Vec<(&'static str, String)> {
+    match processor {
+        Processor::Window(o) => vec![("key", text(&o.key)), ("window", text(&o.window)), ("select", text(&o.select))],
+        Processor::Dedupe(o) => vec![("key", text(&o.key)), ("sequence", text(&o.sequence)), ("by", text(&o.by))],
+        Processor::Filter(_) | Processor::Map(_) => vec![],
+    }
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("options are made of texts, numbers and lists")
+}

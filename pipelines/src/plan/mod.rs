@@ -1,0 +1,220 @@
+//! What is meant: names resolved, operators in an order in which each comes after what it reads, schemas joined, expressions checked.
+//!
+//! Making a plan opens no file and no socket. The lanes are built from it; nothing looks at the spec afterwards.
+
+mod build;
+mod fingerprint;
+mod join;
+mod names;
+mod stream;
+mod tables;
+
+pub use tables::{dead_letters_schema, late_schema};
+
+use crate::diagnose::Problems;
+use crate::spec::{DeadLetterOptions, HttpOptions, LimitOptions, ObservabilityOptions, Source, Written};
+use arrow::datatypes::SchemaRef;
+use flow::Operator;
+use ingest::decode::{Columns, DecodeOptions};
+use ingest::journal::JournalOptions;
+use processors::watermark::WatermarkOptions;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::epoch::Fingerprint;
+use storage::{TableOptions, TableSpec};
+
+/// A pipeline, ready to be built.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The pipeline's name.
+    pub name: String,
+    /// Folder of the journal, the epoch records and the warm tier.
+    pub data_dir: PathBuf,
+    /// How many lanes readings are spread over: at least 1.
+    pub lanes: u32,
+    /// How often a lane seals what it has.
+    pub epoch: Duration,
+    /// Time zone of what is shown to people: an IANA name.
+    pub timezone: String,
+    /// Options of the journal; it is there only if `has_journal`.
+    pub journal: JournalOptions,
+    /// The sources, in the order of the file.
+    pub sources: Vec<PlannedSource>,
+    /// The operators; each reads only sources and operators before it.
+    pub operators: Vec<PlannedOperator>,
+    /// The tables of the file, then `dead_letters`, then the `late_<operator>`.
+    pub tables: Vec<PlannedTable>,
+    /// Bounds of the table `dead_letters`.
+    pub dead_letters: DeadLetterOptions,
+    /// The HTTP interface.
+    pub http: HttpOptions,
+    /// Logs and metrics.
+    pub observability: ObservabilityOptions,
+    /// Bounds of queries.
+    pub limits: LimitOptions,
+    /// What must not change while a data directory lives.
+    pub fingerprint: Fingerprint,
+}
+
+/// A source with its columns.
+#[derive(Clone, Debug)]
+pub struct PlannedSource {
+    /// Its name.
+    pub name: String,
+    /// What its type has.
+    pub kind: Source,
+    /// How messages become rows.
+    pub decode: DecodeOptions,
+    /// The declared columns.
+    pub columns: Columns,
+    /// Columns captured from topics, in the order of the schema; empty for files.
+    pub captures: Vec<String>,
+    /// The names of the key columns: their values choose the lane.
+    pub key: Vec<String>,
+    /// The places of the key columns in the schema.
+    pub key_columns: Vec<usize>,
+    /// How far readings may be out of order.
+    pub watermark: WatermarkOptions,
+    /// A longer message is a dead letter; in bytes.
+    pub max_message: u64,
+    /// The columns of its rows.
+    pub schema: SchemaRef,
+}
+
+/// What an operator or a table reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Input {
+    /// The source of this number in `Plan::sources`.
+    Source(usize),
+    /// The operator of this number in `Plan::operators`; lower than the reader's own.
+    Operator(usize),
+}
+
+/// What a processor's type is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorKind {
+    /// Keeps rows that fulfil a condition.
+    Filter,
+    /// Computes columns.
+    Map,
+    /// Leaves out proven duplicates.
+    Dedupe,
+    /// Aggregates over time: its rows are held, and what is too late has a table.
+    Window,
+}
+
+/// Makes a fresh operator, one for each lane.
+#[derive(Clone)]
+pub struct BuildOperator(Arc<dyn Fn() -> flow::Result<Box<dyn Operator>> + Send + Sync>);
+
+/// An operator with its columns.
+#[derive(Clone, Debug)]
+pub struct PlannedOperator {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: OperatorKind,
+    /// What it reads, in the order of the file.
+    pub inputs: Vec<Input>,
+    /// The columns of what it reads.
+    pub input_schema: SchemaRef,
+    /// The columns of what it puts out.
+    pub schema: SchemaRef,
+    /// The sources that reach it, rising.
+    pub sources: Vec<usize>,
+    /// Makes one.
+    pub build: BuildOperator,
+    /// The number of its table of late rows in `Plan::tables`, for windows.
+    pub late: Option<usize>,
+}
+
+/// Why a table is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// The file names it.
+    Declared,
+    /// What could not be used.
+    DeadLetters,
+    /// What came too late for the operator of this number.
+    Late(usize),
+}
+
+/// A table with its columns.
+#[derive(Clone, Debug)]
+pub struct PlannedTable {
+    /// Its name in SQL.
+    pub name: String,
+    /// Why it is there.
+    pub kind: TableKind,
+    /// Its columns; one is `event_time`.
+    pub schema: SchemaRef,
+    /// The columns by which it is sorted, before `event_time`.
+    pub key: Vec<String>,
+    /// Its tiers.
+    pub options: TableOptions,
+    /// What it reads; empty for `dead_letters` and `late_…`.
+    pub inputs: Vec<Input>,
+    /// The sources that reach it, rising.
+    pub sources: Vec<usize>,
+}
+
+impl Plan {
+    /// What a file means. The error holds all mistakes that do not follow from another one.
+    pub fn of(written: &Written) -> Result<Self, Problems> {
+        build::plan(written).map_err(|list| written.problems(list))
+    }
+
+    /// Reads a file's text and says what it means; environment variables come from the process.
+    pub fn read(file: &str, text: &str) -> Result<Self, Problems> {
+        Self::of(&Written::read(file, text, &|name| std::env::var(name).ok())?)
+    }
+
+    /// True if some source cannot be read again and so needs the journal.
+    #[must_use]
+    pub fn has_journal(&self) -> bool {
+        self.sources.iter().any(PlannedSource::is_journaled)
+    }
+
+    /// The number of the table of what could not be used.
+    #[must_use]
+    pub fn dead_letters_table(&self) -> usize {
+        self.tables.iter().position(|t| t.kind == TableKind::DeadLetters).expect("every plan has the table dead_letters")
+    }
+
+    /// The table of this name.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&PlannedTable> {
+        self.tables.iter().find(|t| t.name == name)
+    }
+}
+
+impl PlannedSource {
+    /// True if its readings go through the journal; a file is its own log.
+    #[must_use]
+    pub fn is_journaled(&self) -> bool {
+        matches!(self.kind, Source::Mqtt(_))
+    }
+}
+
+impl PlannedTable {
+    /// What storage has to know of it.
+    #[must_use]
+    pub fn spec(&self) -> TableSpec {
+        TableSpec { name: self.name.clone(), schema: self.schema.clone(), key: self.key.clone(), options: self.options.clone() }
+    }
+}
+
+impl BuildOperator {
+    /// Makes a fresh operator. It succeeded once when the plan was made, with the same arguments.
+    pub fn build(&self) -> flow::Result<Box<dyn Operator>> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for BuildOperator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BuildOperator")
+    }
+}

@@ -1,0 +1,34 @@
+//! The columns of the tables that every pipeline has: what could not be used, and what came too late.
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use flow::{event_time_field, event_time_type, trail};
+use std::sync::Arc;
+
+/// When a late row reached us.
+const ARRIVAL: &str = "arrival";
+
+/// The columns of `dead_letters`. `event_time` is the arrival; `topic` holds the path for files; `offset` is the row of a file; `payload`
+/// is cut, `length` is not. A row that an operator refused has its columns as JSON in `payload`.
+#[must_use]
+pub fn dead_letters_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("source", DataType::Utf8View, false),
+        Field::new(trail::TOPIC, DataType::Utf8View, true),
+        Field::new(trail::OFFSET, DataType::Int64, true),
+        Field::new("reason", DataType::Utf8View, false),
+        Field::new("detail", DataType::Utf8View, false),
+        Field::new("payload", DataType::BinaryView, true),
+        Field::new("length", DataType::Int64, false),
+        event_time_field(),
+    ]))
+}
+
+/// The columns of `late_<operator>`: those of what the operator reads, then when and where each row came in. A column of the input that
+/// has the name of one of these keeps its values in its place.
+#[must_use]
+pub fn late_schema(input: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<_> = input.fields().iter().cloned().collect();
+    let added = [Field::new(ARRIVAL, event_time_type(), false), Field::new(trail::TOPIC, DataType::Utf8View, true)];
+    fields.extend(added.into_iter().filter(|f| input.index_of(f.name()).is_err()).map(Arc::new));
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,261 @@
+//! The options of a pipeline, as its file says them. Parts belong to the rooms that obey them and are only composed here.
+
+use crate::units::{Size, Time};
+use indexmap::IndexMap;
+use ingest::decode::{Columns, DecodeOptions};
+use ingest::file::FileOptions;
+use ingest::journal::JournalOptions;
+use ingest::mqtt::MqttOptions;
+use processors::dedupe::DedupeOptions;
+use processors::filter::FilterOptions;
+use processors::map::MapOptions;
+use processors::watermark::WatermarkOptions;
+use processors::window::WindowOptions;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use storage::TableOptions;
+
+/// The keys that all sources have, beside those of their type.
+pub(crate) const SOURCE_KEYS: [&str; 6] = ["decode", "columns", "key", "watermark", "max_message", "on_error"];
+/// The keys that `[dead_letters]` has beside those of a table.
+pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
+/// The kinds of sources.
+pub(crate) const SOURCE_TYPES: [&str; 2] = ["mqtt", "file"];
+/// The kinds of processors.
+pub(crate) const PROCESSOR_TYPES: [&str; 4] = ["filter", "map", "dedupe", "window"];
+
+/// Everything a pipeline's file says.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// `[pipeline]`
+    pub pipeline: PipelineOptions,
+    /// `[journal]`
+    pub journal: JournalOptions,
+    /// `[sources.X]`, in the order of the file.
+    pub sources: IndexMap<String, SourceSpec>,
+    /// `[processors.X]`, in the order of the file.
+    pub processors: IndexMap<String, ProcessorSpec>,
+    /// `[tables.X]`, in the order of the file.
+    pub tables: IndexMap<String, TableSpec>,
+    /// `[dead_letters]`
+    pub dead_letters: DeadLetters,
+    /// `[http]`
+    pub http: HttpOptions,
+    /// `[observability]`
+    pub observability: ObservabilityOptions,
+    /// `[limits]`
+    pub limits: LimitOptions,
+}
+
+/// The pipeline as a whole.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineOptions {
+    /// The pipeline's name: lower-case letters, digits and `_`.
+    pub name: String,
+    /// Folder of the journal, the epoch records and the warm tier. Relative to the working directory.
+    #[serde(default = "data_dir")]
+    pub data_dir: String,
+    /// How many lanes readings are spread over by their key. Fixed at the first start.
+    #[serde(default = "lanes")]
+    pub lanes: NonZeroU32,
+    /// How often a lane seals what it has: `"5s"`. After a crash at most this much is read again.
+    #[serde(default = "epoch")]
+    pub epoch: Time,
+    /// Time zone of what is shown to people.
+    #[serde(default = "timezone")]
+    pub timezone: String,
+}
+
+/// A source: what all have, and what its type has.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// What all sources have.
+    pub common: SourceCommon,
+    /// What its type has.
+    pub source: Source,
+}
+
+/// The options of a source's type.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `type = "mqtt"`
+    Mqtt(MqttOptions),
+    /// `type = "file"`
+    File(FileOptions),
+}
+
+/// What all sources have.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceCommon {
+    /// How messages become rows.
+    pub decode: DecodeOptions,
+    /// The columns of its rows, beside those captured from topics.
+    #[serde(default)]
+    #[schemars(with = "std::collections::BTreeMap<String, ingest::decode::ColumnOptions>")]
+    pub columns: Columns,
+    /// The columns that name a device: its readings stay in order. Never null.
+    pub key: Vec<String>,
+    /// How far readings may be out of order, and when silence counts as progress.
+    #[serde(default)]
+    pub watermark: WatermarkOptions,
+    /// A larger message is a dead letter.
+    #[serde(default = "max_message")]
+    pub max_message: Size,
+    /// What to do with a message that cannot be read.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+/// What to do with a message that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Put it aside in the table `dead_letters` and go on.
+    #[default]
+    DeadLetter,
+}
+
+/// A processor: what it reads, and what its type has.
+#[derive(Clone, Debug)]
+pub struct ProcessorSpec {
+    /// Names of sources and processors.
+    pub inputs: Vec<String>,
+    /// What its type has.
+    pub processor: Processor,
+}
+
+/// The options of a processor's type.
+#[derive(Clone, Debug)]
+pub enum Processor {
+    /// `type = "filter"`
+    Filter(FilterOptions),
+    /// `type = "map"`
+    Map(MapOptions),
+    /// `type = "dedupe"`
+    Dedupe(DedupeOptions),
+    /// `type = "window"`
+    Window(WindowOptions),
+}
+
+/// A table: what it reads, and its tiers.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// Names of sources and processors.
+    pub inputs: Vec<String>,
+    /// Its tiers.
+    pub options: TableOptions,
+}
+
+/// The key `inputs`, which processors and tables have.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// Names of sources and processors that it reads.
+    pub inputs: Vec<String>,
+}
+
+/// The table of what could not be used.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetters {
+    /// Its bounds.
+    pub options: DeadLetterOptions,
+    /// Its tiers.
+    pub table: TableOptions,
+}
+
+/// The bounds of the table of what could not be used.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetterOptions {
+    /// How many a second are kept for each reason; the rest is only counted. A device in a loop must not fill the disk.
+    pub max_per_second: u32,
+    /// How much of a message is kept.
+    pub payload: Size,
+}
+
+/// The HTTP interface.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpOptions {
+    /// Address to listen on; port 0 takes a free one. The address is written to `data_dir/instance.json`.
+    pub listen: SocketAddr,
+}
+
+/// What can be seen from outside.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObservabilityOptions {
+    /// Address of the Prometheus endpoint; port 0 takes a free one.
+    pub metrics: SocketAddr,
+    /// What is logged: a level, or directives such as `info,ingest=debug`. The environment variable TIDEGATE_LOG goes before it.
+    pub log: String,
+}
+
+/// Bounds of queries.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitOptions {
+    /// Memory of all queries together.
+    pub query_memory: Size,
+    /// How long a query may take.
+    pub query_time: Time,
+    /// How many rows a query may answer.
+    pub query_rows: u64,
+    /// How many queries run at once.
+    pub query_concurrency: NonZeroU32,
+}
+
+fn data_dir() -> String {
+    "data".into()
+}
+
+fn lanes() -> NonZeroU32 {
+    const { NonZeroU32::new(4).expect("4 is not 0") }
+}
+
+fn epoch() -> Time {
+    Time(Duration::from_secs(5))
+}
+
+fn timezone() -> String {
+    "UTC".into()
+}
+
+/// What Kafka and most brokers' clients call a large message, with room to spare: a reading has about 100 bytes.
+fn max_message() -> Size {
+    Size(128 << 10)
+}
+
+impl Default for DeadLetterOptions {
+    fn default() -> Self {
+        Self { max_per_second: 1_000, payload: Size(64 << 10) }
+    }
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)) }
+    }
+}
+
+impl Default for ObservabilityOptions {
+    fn default() -> Self {
+        Self { metrics: SocketAddr::from(([127, 0, 0, 1], 9464)), log: "info".into() }
+    }
+}
+
+impl Default for LimitOptions {
+    fn default() -> Self {
+        Self {
+            query_memory: Size(512 << 20),
+            query_time: Time(Duration::from_secs(30)),
+            query_rows: 1_000_000,
+            query_concurrency: const { NonZeroU32::new(4).expect("4 is not 0") },
+        }
+    }
+}

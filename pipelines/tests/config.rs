@@ -1,0 +1,113 @@
+//! What a configuration says about itself: every mistake with its place, every file that we ship without one.
+//!
+//! `tests/golden/config/X.toml` is a file with mistakes, `X.txt` what is printed for it. `UPDATE_GOLDEN=1` writes the latter anew.
+
+use pipelines::metrics::{Kind, Metric};
+use pipelines::plan::{Input, Plan, TableKind};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == ending)).collect();
+    files.sort();
+    assert!(!files.is_empty(), "no .{ending} in {folder}");
+    files
+}
+
+fn plan(path: &Path) -> Result<Plan, pipelines::diagnose::Problems> {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    Plan::read(name, &fs::read_to_string(path).unwrap())
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let mut wrong = vec![];
+    for file in files("tests/golden/config", "toml") {
+        let told = plan(&file).expect_err("a file without mistakes").render(false);
+        let expected = file.with_extension("txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&expected, &told).unwrap();
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != told {
+            wrong.push(format!("{}:\n{told}", expected.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_shipped_pipeline_is_right() {
+    for file in files("config/pipelines", "toml") {
+        if let Err(problems) = plan(&file) {
+            panic!("{problems}");
+        }
+    }
+}
+
+#[test]
+fn the_plan_of_the_plant_is_what_its_file_means() {
+    let plan = plan(&root().join("config/pipelines/plant.toml")).unwrap();
+    assert_eq!(plan.operators.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["once", "valid", "per_minute"]);
+    assert_eq!(plan.operators[2].inputs, [Input::Operator(1)]);
+    let columns = |table: &str| -> Vec<String> { plan.table(table).unwrap().schema.fields().iter().map(|f| f.name().clone()).collect() };
+    assert_eq!(columns("readings"), ["site", "device_id", "temperature", "seq", "event_time"]);
+    assert_eq!(columns("late_per_minute"), ["site", "device_id", "temperature", "seq", "event_time", "arrival", "topic"]);
+    assert_eq!(plan.table("per_minute").unwrap().key, ["site", "device_id"]);
+    assert_eq!(plan.table("readings").unwrap().key, ["device_id"]);
+    assert_eq!(plan.table("late_per_minute").unwrap().kind, TableKind::Late(2));
+    assert_eq!(plan.operators[2].late, Some(3));
+    assert_eq!(plan.tables[plan.dead_letters_table()].name, "dead_letters");
+    assert!(plan.has_journal() && plan.sources[0].key_columns == [1]);
+    for operator in &plan.operators {
+        assert_eq!(operator.build.build().unwrap().schema(), operator.schema);
+    }
+}
+
+#[test]
+fn the_fingerprint_changes_with_what_state_depends_on_and_with_nothing_else() {
+    let text = fs::read_to_string(root().join("config/pipelines/plant.toml")).unwrap();
+    let fingerprint = |text: &str| Plan::read("plant.toml", text).unwrap_or_else(|e| panic!("{e}")).fingerprint;
+    let plain = fingerprint(&text);
+    for (from, to) in [("256MiB", "128MiB"), ("7d", "8d"), ("BETWEEN -60", "BETWEEN -50"), ("\"1m\" }\nselect", "\"60s\" }\nselect")] {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(fingerprint(&text.replace(from, to)), plain, "{to}");
+    }
+    for (from, to) in [
+        ("= 4 ", "= 8 "),
+        ("size = \"1m\"", "size = \"2m\""),
+        ("\"float64\"", "\"float32\""),
+        ("key    = [\"device_id\"]", "key    = [\"site\", \"device_id\"]"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_ne!(fingerprint(&text.replace(from, to)), plain, "{to}");
+    }
+}
+
+#[test]
+fn alert_rules_name_only_metrics_that_are_there() {
+    let mut names: BTreeSet<String> = Metric::ALL.iter().map(|m| m.name().to_owned()).collect();
+    for metric in Metric::ALL.iter().filter(|m| m.kind() == Kind::Histogram) {
+        names.extend(["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", metric.name())));
+    }
+    let rules = fs::read_to_string(root().join("config/prometheus/alerts.yml")).unwrap();
+    let used: BTreeSet<&str> =
+        rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|w| w.starts_with("tidegate_")).collect();
+    assert!(used.len() > 5);
+    for name in used {
+        assert!(names.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn promtool_takes_the_prometheus_files() {
+    let file = root().join("config/prometheus/prometheus.yml");
+    let promtool = std::process::Command::new("promtool").args(["check", "config"]).arg(file).output();
+    let checked = promtool.expect("promtool comes with Debian's package prometheus; `make test` installs it");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
