@@ -1,0 +1,59 @@
+//! Removes what no longer counts: old records, and files of earlier owners that no record names.
+
+use super::{EpochError, EpochStore, Result, component, names};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// This many of the newest records always stay: whoever stops for shorter than it takes to make them finds its parent's successors.
+pub const KEEP_RECORDS: u64 = 1_000;
+
+/// Deletes records below the newest whole one and below `readers` (the least number that a reader still needs), but never one of the
+/// last 1,000. In rising order, so that a crash leaves no gap. Returns how many.
+pub fn clean_records(store: &dyn EpochStore, lane: &str, last_whole: u64, readers: u64) -> Result<u64> {
+    let numbers = store.numbers(lane)?;
+    let Some(newest) = numbers.last() else { return Ok(0) };
+    let keep_from = last_whole.min(readers).min((newest + 1).saturating_sub(KEEP_RECORDS));
+    let mut deleted = 0;
+    for number in numbers.into_iter().take_while(|n| *n < keep_from) {
+        store.delete(lane, number)?;
+        deleted += 1;
+    }
+    Ok(deleted)
+}
+
+/// Deletes files of the lane below `dirs` that carry a lower generation than ours and that no kept record names. Only after a claim.
+///
+/// Returns their names. A writer that we fenced may still make some: they go at the next clean-up.
+pub fn clean_files(store: &dyn EpochStore, lane: &str, generation: u64, dirs: &[&Path]) -> Result<Vec<String>> {
+    let mut named = BTreeSet::new();
+    for number in store.numbers(lane)? {
+        named.extend(store.read(lane, number)?.map(|r| r.files()).unwrap_or_default());
+    }
+    let mut deleted = Vec::new();
+    for dir in dirs {
+        clean_dir(dir, &component(lane), generation, &named, &mut deleted)?;
+    }
+    deleted.sort_unstable();
+    Ok(deleted)
+}
+
+fn clean_dir(dir: &Path, lane: &str, generation: u64, named: &BTreeSet<String>, deleted: &mut Vec<String>) -> Result<()> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir).map_err(EpochError::io("cannot list", dir))? {
+        let path = entry.map_err(EpochError::io("cannot list", dir))?.path();
+        if path.is_dir() {
+            clean_dir(&path, lane, generation, named, deleted)?;
+            continue;
+        }
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        let earlier = names::lane_and_generation(name).is_some_and(|(l, g)| l == lane && g < generation);
+        if earlier && !named.contains(name) {
+            deleted.push(name.to_owned());
+            fs::remove_file(&path).map_err(EpochError::io("cannot delete", &path))?;
+        }
+    }
+    Ok(())
+}
