@@ -15,6 +15,7 @@ pub mod sql;
 #[cfg(test)]
 mod testing;
 pub mod watermark;
+pub mod window;
 
 pub use duration::Duration;
 pub use error::BuildError;

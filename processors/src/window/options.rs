@@ -56,7 +56,8 @@ impl WindowOptions {
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let shape = &self.window;
         if self.key.is_empty() {
-            return Err(BuildError::new("key", "a window needs at least one key column").hint("lanes are split by key: a whole needs a second stage"));
+            return Err(BuildError::new("key", "a window needs at least one key column")
+                .hint("lanes are split by key: a whole needs a second stage"));
         }
         if shape.size.0.0 == 0 {
             return Err(BuildError::new("window.size", "a window of no length holds no reading"));

@@ -1,0 +1,182 @@
+//! The window operator against a naive one, and its limits.
+
+use super::*;
+use crate::testing::{Collect, Parts, batch, ints, schema};
+use arrow::array::Int64Array;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+pub(super) fn options(size: &str, more: serde_json::Value) -> WindowOptions {
+    let mut options = serde_json::json!({
+        "key": ["device"], "window": { "type": "tumbling", "size": size },
+        "select": { "n": "count(*)", "total": "sum(value)", "span": "max(value) - min(value)", "big": "count(*) filter (where value > 5)" }
+    });
+    options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(options).unwrap()
+}
+
+fn window(size: &str) -> Box<dyn Operator> {
+    build(&options(size, serde_json::json!({})), &schema()).unwrap()
+}
+
+/// (start, device) → count, sum, span, big.
+type Results = BTreeMap<(i64, String), [i64; 4]>;
+
+fn results(out: &Collect) -> Results {
+    let mut results = Results::new();
+    for rows in out.rows.iter().map(Batch::rows) {
+        let device = rows.column(0).as_string_view();
+        let column = |name: &str| ints(rows.column_by_name(name).unwrap());
+        let start = rows.column_by_name(START).unwrap().as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+        let values = ["n", "total", "span", "big"].map(column);
+        for row in 0..rows.num_rows() {
+            let twice = results.insert((start.value(row), device.value(row).into()), values.each_ref().map(|v| v[row].unwrap()));
+            assert!(twice.is_none(), "a window came twice");
+        }
+    }
+    results
+}
+
+fn naive(readings: &[(String, i64, i64)], size: i64) -> Results {
+    let mut groups: BTreeMap<(i64, String), Vec<i64>> = BTreeMap::new();
+    for (device, time, value) in readings {
+        groups.entry((time.div_euclid(size) * size, device.clone())).or_default().push(*value);
+    }
+    let of = |v: Vec<i64>| {
+        let (n, big) = (v.len() as i64, v.iter().filter(|x| **x > 5).count() as i64);
+        [n, v.iter().sum(), v.iter().max().unwrap() - v.iter().min().unwrap(), big]
+    };
+    groups.into_iter().map(|(k, v)| (k, of(v))).collect()
+}
+
+fn marked(readings: &[(String, i64, i64)], marks: &[i64]) -> Batch {
+    let plain: Vec<_> = readings.iter().map(|r| (r.0.as_str(), r.1, r.2)).collect();
+    let marks: ArrayRef = Arc::new(Int64Array::from(marks.to_vec()));
+    batch(&plain).with_trail(Some(RecordBatch::try_from_iter([(trail::WATERMARK, marks)]).unwrap()))
+}
+
+proptest! {
+    #[test]
+    fn any_split_into_batches_and_any_save_and_load_equals_the_naive_answer(
+        readings in prop::collection::vec((0..4u8, -50i64..200, 0i64..10), 1..80),
+        steps in prop::collection::vec((1usize..12, 0..4u8), 1..40),
+        delay in 0i64..60,
+    ) {
+        let readings: Vec<_> = readings.into_iter().map(|(d, t, v)| (format!("device-{d}"), t, v)).collect();
+        // One row at a time: W and lateness.
+        let (mut w, mut marks, mut taken) = (i64::MIN, vec![], vec![]);
+        for reading in &readings {
+            marks.push(w);
+            if reading.1.div_euclid(20) * 20 + 20 > w {
+                taken.push(reading.clone());
+            }
+            w = w.max(reading.1 - delay);
+        }
+        let (mut operator, mut out, mut parts, mut from) = (window("20us"), Collect::default(), Parts::default(), 0);
+        for (length, what) in steps.iter().cycle() {
+            let to = readings.len().min(from + length);
+            operator.on_batch(marked(&readings[from..to], &marks[from..to]), &mut out).unwrap();
+            let w = EventTime(marks.get(to).copied().unwrap_or(w));
+            operator.on_watermark(w, &mut out).unwrap();
+            if *what > 0 {
+                operator.save(&mut parts).unwrap();
+            }
+            if *what > 2 {
+                operator = window("20us");
+                operator.load(&mut parts).unwrap();
+                operator.on_watermark(w, &mut out).unwrap();
+            }
+            from = to;
+            if from == readings.len() {
+                break;
+            }
+        }
+        if let Some(end) = operator.last_timer() {
+            operator.on_watermark(end, &mut out).unwrap();
+        }
+        prop_assert_eq!(results(&out), naive(&taken, 20));
+        let late: usize = out.late.iter().map(Batch::len).sum();
+        prop_assert_eq!((late, out.count(Count::Taken) as usize), (readings.len() - taken.len(), taken.len()));
+        operator.save(&mut parts).unwrap();
+        prop_assert!(parts.0.is_empty(), "state of closed windows is left: {:?}", parts.0.keys());
+    }
+}
+
+#[test]
+fn a_save_writes_only_what_came_since_the_last_and_parts_stay_few() {
+    let (mut operator, mut out, mut parts) = (window("1s"), Collect::default(), Parts::default());
+    operator.on_batch(batch(&[("a", 1, 1), ("b", 2, 2)]), &mut out).unwrap();
+    operator.save(&mut parts).unwrap();
+    operator.save(&mut parts).unwrap();
+    assert_eq!(parts.0["0"].iter().map(RecordBatch::num_rows).collect::<Vec<_>>(), [2]);
+    for round in 0..20 {
+        operator.on_batch(batch(&[("a", 3, round)]), &mut out).unwrap();
+        operator.save(&mut parts).unwrap();
+        assert!(parts.0["0"].len() <= 8);
+    }
+    operator.on_watermark(EventTime(1_000_000), &mut out).unwrap();
+    assert_eq!(results(&out)[&(0, "a".into())], [21, 191, 19, 14]);
+}
+
+#[test]
+fn groups_beyond_the_limit_are_refused_and_known_ones_go_on() {
+    let mut operator = build(&options("1s", serde_json::json!({ "max_keys": 2 })), &schema()).unwrap();
+    let mut out = Collect::default();
+    operator.on_batch(batch(&[("a", 1, 1), ("b", 2, 2), ("c", 3, 3), ("a", 4, 4)]), &mut out).unwrap();
+    operator.on_batch(batch(&[("c", 5, 5), ("b", 6, 6)]), &mut out).unwrap();
+    assert_eq!(out.refused(), [(Reason::StateLimit, 1), (Reason::StateLimit, 1)]);
+    assert_eq!(out.count(Count::Taken), 4);
+    operator.on_watermark(EventTime(1_000_000), &mut out).unwrap();
+    assert_eq!(results(&out)[&(0, "b".into())], [2, 8, 4, 1]);
+    assert_eq!(results(&out).len(), 2);
+}
+
+#[test]
+fn a_failing_argument_refuses_its_row_and_a_failing_output_gives_null() {
+    let select = serde_json::json!({ "select": { "x": "sum(10 / value)", "y": "10 / (sum(value) - 5)" } });
+    let mut operator = build(&options("1s", select), &schema()).unwrap();
+    let mut out = Collect::default();
+    operator.on_batch(batch(&[("a", 1, 5), ("a", 1, 0), ("b", 2, 2)]), &mut out).unwrap();
+    assert_eq!(out.refused(), [(Reason::Expression, 1)]);
+    operator.on_watermark(EventTime(1_000_000), &mut out).unwrap();
+    let rows = out.rows[0].rows();
+    assert_eq!(ints(rows.column_by_name("x").unwrap()), [Some(2), Some(5)]);
+    assert_eq!(ints(rows.column_by_name("y").unwrap()), [None, Some(-3)]);
+}
+
+#[test]
+fn options_that_cannot_be_obeyed_name_their_key() {
+    for (more, key) in [
+        (serde_json::json!({ "allowed_lateness": "1s" }), "allowed_lateness"),
+        (serde_json::json!({ "key": [] }), "key"),
+        (serde_json::json!({ "key": ["devize"] }), "key"),
+        (serde_json::json!({ "select": { "a": "value" } }), "select.a"),
+        (serde_json::json!({ "select": { "a": "sum(value) + value" } }), "select.a"),
+        (serde_json::json!({ "select": { "pane": "sum(value)" } }), "select.pane"),
+        (serde_json::json!({ "window": { "type": "tumbling", "size": "0s" } }), "window.size"),
+        (serde_json::json!({ "window": { "type": "tumbling", "size": "1s", "offset": "1s" } }), "window.offset"),
+    ] {
+        assert_eq!(build(&options("1s", more), &schema()).err().unwrap().key, key);
+    }
+}
+
+#[test]
+fn the_usual_aggregates_can_be_kept_as_partials() {
+    let select = serde_json::json!({ "select": {
+        "a": "avg(value)", "b": "stddev(value)", "c": "count(distinct value)", "d": "approx_percentile_cont(value, 0.5)",
+        "e": "first_value(value order by event_time)", "f": "last_value(value order by event_time)", "g": "median(value)"
+    } });
+    let mut out = Collect::default();
+    let mut parts = Parts::default();
+    let make = || build(&options("1s", select.clone()), &schema()).unwrap();
+    let mut operator = make();
+    operator.on_batch(batch(&[("a", 3, 6), ("a", 1, 2)]), &mut out).unwrap();
+    operator.save(&mut parts).unwrap();
+    operator = make();
+    operator.load(&mut parts).unwrap();
+    operator.on_batch(batch(&[("a", 2, 4), ("a", 4, 4)]), &mut out).unwrap();
+    operator.on_watermark(EventTime(1_000_000), &mut out).unwrap();
+    let rows = out.rows[0].rows();
+    let column = |name: &str| ints(&arrow::compute::cast(rows.column_by_name(name).unwrap(), &DataType::Int64).unwrap())[0].unwrap();
+    assert_eq!(["a", "c", "d", "e", "f", "g"].map(column), [4, 3, 4, 2, 4, 4]);
+}
