@@ -2,4 +2,18 @@
 //!
 //! Absent by intent: no sources, no operators, no network beyond object stores, no wall clock but where it is given in.
 
+pub mod catalog;
+pub mod durable;
 pub mod epoch;
+pub mod hot;
+pub mod options;
+mod prune;
+pub mod state;
+pub mod table;
+pub mod view;
+pub mod warm;
+
+#[cfg(test)]
+mod testing;
+
+pub use options::{ColdOptions, HotOptions, TableOptions, TableSpec, WarmOptions};
