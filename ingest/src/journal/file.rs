@@ -88,7 +88,8 @@ pub(super) fn full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Makes a segment that begins with a restatement, on disk under its name before this returns. Gives the file and its length so far.
+/// Makes a segment that begins with a restatement, on disk under its name before this returns. `allocate`
+/// bytes behind that are preallocated. Gives the file and its length so far.
 pub(super) fn create(directory: &Path, header: SegmentHeader, recent: &EncodedFrame, allocate: u64) -> io::Result<(File, Segment)> {
     let mut bytes = header.encode();
     let frame = Header {
@@ -106,7 +107,7 @@ pub(super) fn create(directory: &Path, header: SegmentHeader, recent: &EncodedFr
     let path = directory.join(format!("{:020}.{ENDING}", header.first));
     let temporary = temporary(&path);
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-    match fs4::fs_std::FileExt::allocate(&file, allocate.max(bytes.len() as u64)) {
+    match fs4::fs_std::FileExt::allocate(&file, bytes.len() as u64 + allocate) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => tracing::debug!("this file system cannot preallocate"),
         done => done?,
     }

@@ -37,6 +37,7 @@ mod options;
 mod recent;
 mod recover;
 mod replay;
+mod unread;
 mod writer;
 
 #[cfg(test)]
@@ -46,3 +47,4 @@ pub use body::{Body, Delivery, Group, Publish};
 pub use handle::{Durable, JournalHandle};
 pub use open::Journal;
 pub use options::{JournalOptions, Keep, Size, Sync};
+pub use unread::unread;

@@ -121,7 +121,7 @@ fn share(directory: &Path, options: &JournalOptions, lanes: u32, journal: Recove
     }
 }
 
-fn name(id: u64) -> Arc<str> {
+pub(super) fn name(id: u64) -> Arc<str> {
     format!("{id:016x}").into()
 }
 

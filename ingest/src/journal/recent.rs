@@ -1,15 +1,17 @@
 //! What a broker may still deliver again, and which producers are there: the memory that survives truncation.
 //!
-//! Acks are in order, so of one connection nothing older than its last `receive_maximum` publishes can be open. Every segment begins
-//! with a restatement of this, so the last segment alone is enough to know it.
+//! Acks are in order, so what a connection has open are its last publishes. Their number is not bounded by the source's Receive Maximum:
+//! after a backlog Mosquitto 2.0 has more under way, since one ack lets it send a whole Receive Maximum anew. It is bounded by the packet
+//! identifiers. Every segment begins with a restatement of this (512 KiB for a full connection), so the last segment alone is enough to
+//! know it.
 
 use super::Publish;
 use super::bytes::{Take, put_u32, put_u64};
 use flow::{Result, WallTime};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Publishes remembered for each connection: the greatest Receive Maximum that a source may ask for.
-pub(super) const KEPT: usize = 1_000;
+/// Publishes remembered for each connection: a broker has no more packet identifiers to keep a publish open with.
+pub(super) const KEPT: usize = 65_535;
 
 /// Publishes and state of each connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,7 @@ impl Recent {
             to.push(state);
             put_u64(to, at as u64);
             put_u32(to, connection.hashes.len() as u32);
+            to.reserve(connection.hashes.len() * size_of::<u64>());
             connection.hashes.iter().for_each(|hash| put_u64(to, *hash));
         }
     }
@@ -68,9 +71,9 @@ impl Recent {
             let number = from.u32()?;
             let (state, at) = (from.u8()?, WallTime(from.u64()? as i64));
             let mut connection = Connection { state: (state > 0).then_some((state == 2, at)), ..Connection::default() };
-            for _ in 0..from.u32()? {
-                connection.hashes.push_back(from.u64()?);
-            }
+            let count = from.u32()? as usize;
+            let mut hashes = Take::new(from.slice(count.saturating_mul(size_of::<u64>()))?);
+            connection.hashes = (0..count).map(|_| hashes.u64()).collect::<Result<_>>()?;
             recent.connections.insert(number, connection);
         }
         Ok(recent)
@@ -84,17 +87,19 @@ mod tests {
     #[test]
     fn each_connection_keeps_its_newest_publishes() {
         let mut recent = Recent::default();
-        for hash in 0..1_500 {
+        let newest = KEPT as u64 + 500;
+        for hash in 0..newest {
             recent.enter(Publish { connection: 1, hash });
         }
         recent.enter(Publish { connection: 2, hash: 7 });
         recent.connection(3, false, WallTime(5));
         let hashes = recent.hashes();
-        assert_eq!(hashes[&1], (500..1_500).collect::<Vec<u64>>());
+        assert_eq!(hashes[&1], (500..newest).collect::<Vec<u64>>());
         assert_eq!(hashes[&2], [7]);
         assert_eq!(recent.states(), [(3, false, WallTime(5))]);
         let mut bytes = Vec::new();
         recent.encode(&mut bytes);
+        assert!(bytes.len() < (512 << 10) + 100);
         assert_eq!(Recent::decode(&mut Take::new(&bytes)).unwrap(), recent);
         assert!(Recent::decode(&mut Take::new(&bytes[..bytes.len() - 1])).is_err());
     }

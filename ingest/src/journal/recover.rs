@@ -2,7 +2,7 @@
 
 use super::codec::{Content, decode_memory};
 use super::file::{Segment, SegmentHeader, SegmentReader, Step, at, corrupt, list, seed, sync_directory, temporary};
-use super::frame::HEADER;
+use super::frame::Header;
 use super::recent::Recent;
 use super::{Body, Publish};
 use flow::{Error, Result};
@@ -22,21 +22,37 @@ pub(super) struct Recovered {
 /// Checks every segment that is still to be read (those with frames at or above `from`) and rewrites the last one without its torn
 /// tail. None for a directory without a journal. `known` is the highest position of a sealed record: it was on disk once.
 pub(super) fn recover(directory: &Path, from: u64, known: u64) -> Result<Option<Recovered>> {
-    let mut segments = list(directory)?;
+    let Some(Found { id, mut segments, headers }) = find(directory)? else { return Ok(None) };
+    for (segment, following) in segments.iter().zip(&headers[1..]) {
+        if following.follows > from {
+            verify(segment, seed(id), following.follows, |_, _| Ok(()))?;
+        }
+    }
+    let last = segments.last_mut().expect("a journal that is found has a segment");
+    let (end, recent) = salvage(last, seed(id), known)?;
+    sync_directory(directory).map_err(at(directory))?;
+    Ok(Some(Recovered { id, segments, end, recent }))
+}
+
+/// The segments of one journal, in order, each with its header; there is at least one.
+pub(super) struct Found {
+    pub(super) id: u64,
+    pub(super) segments: Vec<Segment>,
+    pub(super) headers: Vec<SegmentHeader>,
+}
+
+/// The journal in a directory; none where there is no journal yet.
+pub(super) fn find(directory: &Path) -> Result<Option<Found>> {
+    if !directory.exists() {
+        return Ok(None);
+    }
+    let segments = list(directory)?;
     let headers = segments.iter().map(SegmentHeader::read).collect::<Result<Vec<_>>>()?;
     let Some(id) = headers.first().map(|h| h.id) else { return Ok(None) };
     if let Some(index) = headers.iter().position(|h| h.id != id) {
         return Err(corrupt(&segments[index].path, 8, &format!("it belongs to journal {:016x}, not {id:016x}", headers[index].id)));
     }
-    for (segment, following) in segments.iter().zip(&headers[1..]) {
-        if following.follows > from {
-            verify(segment, seed(id), following.follows)?;
-        }
-    }
-    let last = segments.last_mut().expect("there is a first segment, so there is a last");
-    let (end, recent) = salvage(last, seed(id), known)?;
-    sync_directory(directory).map_err(at(directory))?;
-    Ok(Some(Recovered { id, segments, end, recent }))
+    Ok(Some(Found { id, segments, headers }))
 }
 
 /// The id of the journal in a directory; none where there is no journal yet.
@@ -47,12 +63,13 @@ pub(super) fn peek(directory: &Path) -> Result<Option<u64>> {
     list(directory)?.first().map(|segment| Ok(SegmentHeader::read(segment)?.id)).transpose()
 }
 
-/// A segment that was ended must be whole up to where the next one takes over.
-fn verify(segment: &Segment, seed: u32, end: u64) -> Result<()> {
+/// A segment that was ended must be whole up to where the next one takes over. `each` sees its frames.
+pub(super) fn verify(segment: &Segment, seed: u32, end: u64, mut each: impl FnMut(&Header, &[u8]) -> Result<()>) -> Result<()> {
     let mut reader = SegmentReader::open(segment, seed)?;
     loop {
+        let byte = reader.byte;
         match reader.step()? {
-            Step::Frame(..) => {}
+            Step::Frame(header, content) => each(&header, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?,
             Step::Damage(what) => return Err(corrupt(&reader.path, reader.byte, what)),
             Step::End if reader.next == end => return Ok(()),
             Step::End => {
@@ -66,18 +83,32 @@ fn verify(segment: &Segment, seed: u32, end: u64) -> Result<()> {
 /// Writes the whole groups of the last segment to a new file, which takes its place: after a failed fsync the page cache may show what
 /// the disk does not hold. Gives the end and what may be delivered again.
 fn salvage(segment: &mut Segment, seed: u32, known: u64) -> Result<(u64, Recent)> {
+    let mut recent = Recent::default();
+    let memory = |header: &Header, content: &[u8]| decode_memory(header.kind, header.publishes, content);
+    let (end, edge) = whole_groups(segment, seed, known, memory, |(publishes, content)| fold(&mut recent, publishes, content))?;
+    rewrite(&segment.path, edge)?;
+    segment.bytes = edge;
+    Ok((end, recent))
+}
+
+/// Takes what `read` makes of the frames of the last segment's whole groups; a torn tail is left out. Gives the end, and the byte where
+/// it stands.
+pub(super) fn whole_groups<T>(
+    segment: &Segment,
+    seed: u32,
+    known: u64,
+    read: impl Fn(&Header, &[u8]) -> Result<T>,
+    mut take: impl FnMut(T),
+) -> Result<(u64, u64)> {
     let mut reader = SegmentReader::open(segment, seed)?;
-    let (mut end, mut edge, mut recent) = (reader.next, reader.byte, Recent::default());
-    let mut group: Vec<(Vec<Publish>, Content)> = Vec::new();
+    let (mut end, mut edge, mut group) = (reader.next, reader.byte, Vec::new());
     let damage = loop {
+        let byte = reader.byte;
         match reader.step()? {
             Step::Frame(header, content) => {
-                let byte = reader.byte - (HEADER + content.len()) as u64;
-                let found =
-                    decode_memory(header.kind, header.publishes, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?;
-                group.push(found);
+                group.push(read(&header, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?);
                 if header.last {
-                    group.drain(..).for_each(|(publishes, content)| fold(&mut recent, publishes, content));
+                    group.drain(..).for_each(&mut take);
                     (end, edge) = (reader.next, reader.byte);
                 }
             }
@@ -86,9 +117,7 @@ fn salvage(segment: &mut Segment, seed: u32, known: u64) -> Result<(u64, Recent)
         }
     };
     judge(&mut reader, segment.first, end, damage, known)?;
-    rewrite(&segment.path, edge)?;
-    segment.bytes = edge;
-    Ok((end, recent))
+    Ok((end, edge))
 }
 
 /// Whether what stands behind the last whole group may be cut: not when it was on disk once.

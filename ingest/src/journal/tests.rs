@@ -255,6 +255,91 @@ fn damage_in_an_ended_segment_is_told() {
     open(directory.path(), 2_000, [ends[5], ends[5]]).unwrap().close();
 }
 
+/// Names, lengths and times of all files: what a reader must leave as it was.
+fn listing(directory: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap());
+    let mut files: Vec<_> = entries.map(|e| (e.path(), e.metadata().unwrap().len(), e.metadata().unwrap().modified().unwrap())).collect();
+    files.sort();
+    files
+}
+
+/// Positions of lanes, by name.
+fn sealed(id: &Arc<str>, lanes: &[(u32, u64)]) -> Vec<(String, flow::Positions)> {
+    let at = |next| flow::Positions(vec![flow::Position { log: id.clone(), next: Offset(next), file: None }]);
+    let others = [("file/f/0".to_owned(), at(1_000_000)), ("00/1".to_owned(), at(1_000_000))];
+    others.into_iter().chain(lanes.iter().map(|(lane, next)| (format!("{id}/{lane}"), at(*next)))).collect()
+}
+
+#[test]
+fn what_no_lane_has_sealed_is_counted_without_a_trace() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("journal");
+    assert_eq!(unread(&directory, &[]).unwrap(), 0);
+    assert!(!directory.exists());
+    std::fs::create_dir(&directory).unwrap();
+    assert_eq!(unread(&directory, &[]).unwrap(), 0);
+
+    // Each group has two rows for lane 0 and one reject for lane 1.
+    let first = open(&directory, 2_000, [0, 0]).unwrap();
+    let id = first.journal.handle().id();
+    let ends: Vec<u64> = (0..9).map(|n| first.append(group(n))).collect();
+    first.append(Group { frames: vec![(None, Body::Tick { watermark: EventTime(1), at: WallTime(1) })], publishes: vec![] });
+    let end = first.append(group(9));
+    first.close();
+    let before = listing(&directory);
+    let count = |lanes: &[(u32, u64)]| unread(&directory, &sealed(&id, lanes)).unwrap();
+    assert_eq!(count(&[]), 30);
+    assert_eq!(count(&[(0, ends[3])]), 12 + 10);
+    assert_eq!(count(&[(0, ends[3]), (1, ends[8])]), 12 + 1);
+    // The frame of lane 1 is the last of its group.
+    assert_eq!(count(&[(0, end - 1), (1, end - 1)]), 1);
+    assert_eq!(count(&[(0, end), (1, end)]), 0);
+    assert_eq!(listing(&directory), before);
+
+    let oldest = directory.join(format!("{:020}.log", 0));
+    let whole = std::fs::read(&oldest).unwrap();
+    let mut flipped = whole.clone();
+    flipped[900] ^= 1;
+    std::fs::write(&oldest, flipped).unwrap();
+    let error = unread(&directory, &[]).unwrap_err().to_string();
+    assert!(error.contains("00000000000000000000.log is damaged at byte"), "{error}");
+    assert_eq!(count(&[(0, end), (1, end)]), 0);
+}
+
+#[test]
+fn a_torn_tail_is_not_counted() {
+    let (directory, path, ends) = crashed(3);
+    let whole = std::fs::read(&path).unwrap();
+    for (cut, expected) in [(ends[2], 9), (ends[2] - 10, 6), (ends[1] + 1, 6), (ends[1], 6), (ends[1] - 10, 3)] {
+        for length in [cut, whole.len() + 100] {
+            let mut bytes = whole[..cut].to_vec();
+            bytes.resize(length, 0);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(unread(directory.path(), &[]).unwrap(), expected, "cut at {cut}, {length} bytes");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+    }
+}
+
+/// Many connections with all that a broker may deliver again: their restatement is longer than a segment, and yet a segment takes groups.
+#[test]
+fn a_long_restatement_leaves_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 1 << 14, [0, 0]).unwrap();
+    let publishes = |connection| (0..70_000).map(move |hash| Publish { connection, hash });
+    first.append(Group { frames: vec![], publishes: publishes(1).chain(publishes(2)).collect() });
+    (0..20).for_each(|n| _ = first.append(group(n)));
+    first.close();
+    let segments = file::list(directory.path()).unwrap().len();
+    assert!(segments < 6, "{segments} segments");
+    let again = open(directory.path(), 1 << 14, [0, 0]).unwrap();
+    let recent = again.journal.handle().recent();
+    assert_eq!((recent[&1].len(), recent[&2].len()), (65_535, 65_535));
+    assert_eq!(recent[&2][0], 70_000 - 65_535);
+    assert_eq!(recent[&1][65_515..], (0..20).collect::<Vec<u64>>());
+    assert_eq!(again.close()[0].len(), 20);
+}
+
 /// Each lane's part of a batch is a selection: it must not carry the text of all the others' rows.
 #[test]
 fn a_selection_of_text_is_written_without_the_rest() {

@@ -34,6 +34,8 @@ pub(super) struct Writer {
     sync: Sync,
     reserve: u64,
     segment_bytes: u64,
+    /// Where the segment ends: `segment_bytes` behind its restatement, so that a long one does not leave a segment without room.
+    full_at: u64,
     file: Arc<File>,
     /// Where in the file the next write goes.
     at: u64,
@@ -57,7 +59,21 @@ impl Writer {
             (state.current.clone(), last.bytes, state.written)
         };
         let (sync, reserve, segment_bytes) = (options.sync, options.reserve.0, options.segment_bytes);
-        Self { shared, take, lanes, sync, reserve, segment_bytes, file, at, next, last_sync: Instant::now(), last_check: None, _lock: lock }
+        Self {
+            shared,
+            take,
+            lanes,
+            sync,
+            reserve,
+            segment_bytes,
+            full_at: at + segment_bytes,
+            file,
+            at,
+            next,
+            last_sync: Instant::now(),
+            last_check: None,
+            _lock: lock,
+        }
     }
 
     pub(super) fn run(mut self, from: &[Offset]) {
@@ -127,7 +143,7 @@ impl Writer {
         }
         self.shared.check()?;
         self.leave_reserve()?;
-        if self.at >= self.segment_bytes {
+        if self.at >= self.full_at {
             self.roll()?;
         }
         let (first, mut buffer, mut ends) = (self.next, Vec::new(), Vec::with_capacity(waiting.len()));
@@ -198,7 +214,7 @@ impl Writer {
         let (shared, allocate) = (self.shared.clone(), self.segment_bytes);
         let (file, segment) =
             self.when_there_is_room("making a journal segment", || create(&shared.directory, header, &restatement, allocate))?;
-        (self.file, self.at) = (Arc::new(file), segment.bytes);
+        (self.file, self.at, self.full_at) = (Arc::new(file), segment.bytes, segment.bytes + self.segment_bytes);
         self.next += 1;
         let mut state = self.shared.state();
         (state.current, state.written) = (self.file.clone(), self.next);
