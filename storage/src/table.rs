@@ -41,7 +41,6 @@ pub struct OneTable {
     spec: TableSpec,
     view: Arc<View>,
     schema: SchemaRef,
-    tiers: bool,
     pruned: AtomicU64,
 }
 
@@ -54,7 +53,7 @@ impl OneTable {
             fields.push(Arc::new(Field::new(TIER, DataType::Utf8, false)));
         }
         let schema = Arc::new(Schema::new(fields));
-        Self { spec, view, schema, tiers, pruned: AtomicU64::new(0) }
+        Self { spec, view, schema, pruned: AtomicU64::new(0) }
     }
 
     /// Segments and batches that scans have left out so far because of their filters.
@@ -336,7 +335,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn a_view_over_all_tiers_equals_one_table_in_memory(all in epochs(), marked in 0..3usize, moved in 0..3u64, condition in condition()) {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();

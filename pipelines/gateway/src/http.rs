@@ -146,3 +146,50 @@ fn problem(status: StatusCode, detail: impl Into<String>) -> Response {
     let text = serde_json::to_vec(&body).expect("a problem is plain words");
     (status, [(header::CONTENT_TYPE, "application/problem+json")], text).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::{Limits, Tables};
+    use storage::view::Stored;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn gateway() -> SocketAddr {
+        let tables = Tables { specs: Vec::new(), views: Arc::new(Stored::default()), cold: None, warm: std::env::temp_dir() };
+        let engine = Engine::new(tables, Limits { rows: 3, ..Limits::default() }).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, router(engine, Arc::new(|| Some("starting".into()))), std::future::pending()));
+        address
+    }
+
+    async fn post(address: SocketAddr, head: &str, body: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let text = format!("POST /api/v1/sql HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n\r\n{body}", body.len());
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn statements_are_answered_in_the_form_asked_for_and_mistakes_are_problems() {
+        let at = gateway().await;
+        let local = "Host: localhost";
+        assert!(post(at, local, "SELECT 1 AS x").await.ends_with("[{\"x\":1}]\n"));
+        let json = "Host: 127.0.0.1\r\nContent-Type: application/json\r\nAccept: text/csv";
+        assert!(post(at, json, "{\"sql\": \"SELECT 1 AS x\"}").await.ends_with("x\n1\n"));
+        let long = format!("SELECT 1{}", "+1".repeat(1_001));
+        for refused in ["SELEC", "CREATE TABLE x (y INT)", "SELECT repeat('x', 2)", &long] {
+            let answer = post(at, local, refused).await;
+            assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("application/problem+json"), "{refused}: {answer}");
+        }
+        assert!(post(at, local, "SELECT * FROM (VALUES (1), (2), (3), (4))").await.starts_with("HTTP/1.1 422"));
+        assert!(post(at, "Host: evil.example", "SELECT 1").await.starts_with("HTTP/1.1 403"));
+    }
+
+    #[tokio::test]
+    async fn only_loopback_is_listened_on() {
+        assert!(bind("0.0.0.0:0".parse().unwrap()).await.is_err());
+    }
+}
