@@ -1,0 +1,262 @@
+//! `dedupe`: drops a reading only where it is proven that the same key and sequence has been here before.
+//!
+//! Each key remembers two spans of its event time, each with a bitmap of sequences: `current`, and `previous`, which ends where
+//! `current` begins. A reading is looked up in the span of its event time; the bit is set and the time is not above the span's highest:
+//! a duplicate. A new highest time begins a new span when `current` has grown to `horizon`, or when the sequence is not above the
+//! highest one (the device's counter was restarted). A reading older than both spans passes and is counted `Unproven`.
+//!
+//! State: one part `keys` of (key columns, times, bitmaps), a changed key a row; the last row of a key counts.
+
+mod memory;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use crate::duration::Duration;
+use crate::{BuildError, error};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, UInt64Type};
+use arrow::row::{RowConverter, SortField};
+use datafusion::common::DataFusionError;
+use datafusion::logical_expr::EmitTo;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use flow::{Batch, Count, EVENT_TIME, Error, EventTime, Operator, Output, Result, StateReader, StateWriter, trail};
+use memory::{Memory, Verdict};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Options of a dedupe, without `type` and `inputs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupeOptions {
+    /// Columns that name the device; at least one.
+    pub key: Vec<String>,
+    /// An integer column that the device counts up, or `event_time`. Not with `by = "row"`.
+    #[serde(default)]
+    pub sequence: Option<String>,
+    /// How far back in event time duplicates are recognised, at least.
+    #[serde(default = "ten_minutes")]
+    pub horizon: Duration,
+    /// What makes two readings the same.
+    #[serde(default)]
+    pub by: By,
+}
+
+/// What makes two readings of a key the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Their sequence.
+    #[default]
+    Sequence,
+    /// All their columns, by a 64-bit hash: drops equal readings that a device meant to send twice.
+    Row,
+}
+
+/// Longer than a broker's usual redelivery after a reconnect.
+fn ten_minutes() -> Duration {
+    Duration::from_secs(600)
+}
+
+/// Builds the operator for rows of the schema `input`.
+pub fn build(options: &DedupeOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
+    if options.key.is_empty() {
+        return Err(BuildError::new("key", "a sequence needs the columns within which it counts"));
+    }
+    let key = options.key.iter().map(|k| error::column(input, "key", k)).collect::<Result<Vec<_>, _>>()?;
+    let sequence = sequence(options, input)?;
+    let key_schema = Arc::new(input.project(&key).map_err(|e| BuildError::new("key", e.to_string()))?);
+    let keys = new_keys(&key_schema).map_err(|e| BuildError::new("key", e.strip_backtrace()))?;
+    Ok(Box::new(Dedupe {
+        schema: input.clone(),
+        key,
+        key_schema,
+        sequence,
+        horizon: options.horizon.0.0,
+        keys,
+        memories: Vec::new(),
+        changed: Vec::new(),
+        stored: 0,
+        watermark: i64::MIN,
+        evicted: i64::MIN,
+        groups: Vec::new(),
+    }))
+}
+
+fn sequence(options: &DedupeOptions, input: &SchemaRef) -> Result<Sequence, BuildError> {
+    let fields = |schema: &Schema| schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
+    match (options.by, options.sequence.as_deref()) {
+        (By::Row, None) => RowConverter::new(fields(input)).map(Sequence::Row).map_err(|e| BuildError::new("by", e.to_string())),
+        (By::Row, Some(_)) => Err(BuildError::new("sequence", "`by = \"row\"` compares whole rows: leave `sequence` out")),
+        (By::Sequence, None) => {
+            Err(BuildError::new("sequence", "there is no sequence to compare").hint("name the column, or `event_time`"))
+        }
+        (By::Sequence, Some(EVENT_TIME)) => Ok(Sequence::Time),
+        (By::Sequence, Some(name)) => {
+            let at = error::column(input, "sequence", name)?;
+            if !input.field(at).data_type().is_integer() {
+                return Err(BuildError::new("sequence", format!("`{name}` is {}, not an integer", input.field(at).data_type())));
+            }
+            Ok(Sequence::Column(at))
+        }
+    }
+}
+
+/// Where a row's sequence comes from.
+enum Sequence {
+    Column(usize),
+    Time,
+    Row(RowConverter),
+}
+
+struct Dedupe {
+    schema: SchemaRef,
+    key: Vec<usize>,
+    key_schema: SchemaRef,
+    sequence: Sequence,
+    horizon: i64,
+    keys: Box<dyn GroupValues>,
+    /// One a key, by its number in `keys`.
+    memories: Vec<Memory>,
+    /// Keys that changed since the last save; each once.
+    changed: Vec<u32>,
+    /// Rows that the part `keys` holds.
+    stored: usize,
+    watermark: i64,
+    /// W at the last eviction.
+    evicted: i64,
+    /// Scratch: the key number of each row.
+    groups: Vec<usize>,
+}
+
+impl Operator for Dedupe {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn on_batch(&mut self, batch: Batch, out: &mut dyn Output) -> Result<()> {
+        let sequences = self.sequences(&batch)?;
+        let key: Vec<ArrayRef> = self.key.iter().map(|k| batch.rows().column(*k).clone()).collect();
+        self.keys.intern(&key, &mut self.groups).map_err(broken)?;
+        let marks = batch.trail_column(trail::WATERMARK).map(|m| m.as_primitive::<Int64Type>().values());
+        let (mut unproven, mut keep) = (0, Vec::with_capacity(batch.len()));
+        for (row, (time, group)) in batch.times().iter().zip(&self.groups).enumerate() {
+            if *group == self.memories.len() {
+                let w = marks.map_or(self.watermark, |m| m[row]);
+                self.memories.push(Memory::new(w.saturating_sub(self.horizon)));
+            }
+            let memory = &mut self.memories[*group];
+            let verdict = if sequences.is_null(row) {
+                Verdict::Unproven
+            } else if matches!(self.sequence, Sequence::Row(_)) {
+                memory.take_unordered(sequences.value(row), *time, self.horizon)
+            } else {
+                memory.take(sequences.value(row), *time, self.horizon)
+            };
+            unproven += u64::from(verdict == Verdict::Unproven);
+            keep.push(verdict != Verdict::Duplicate);
+            if verdict == Verdict::New && memory.touch() {
+                self.changed.push(u32::try_from(*group).expect("fewer keys than u32 holds"));
+            }
+        }
+        put_out(batch, keep.into(), unproven, out)
+    }
+
+    fn on_watermark(&mut self, w: EventTime, _: &mut dyn Output) -> Result<EventTime> {
+        self.watermark = self.watermark.max(w.0);
+        // A quarter of the horizon: forgetting costs a pass over all keys.
+        if self.watermark.saturating_sub(self.evicted) > (self.horizon / 4).max(1_000_000) {
+            self.evicted = self.watermark;
+            self.evict()?;
+        }
+        Ok(w)
+    }
+
+    fn save(&mut self, to: &mut dyn StateWriter) -> Result<()> {
+        self.write(to)
+    }
+
+    fn load(&mut self, from: &mut dyn StateReader) -> Result<()> {
+        self.read(from)
+    }
+
+    fn held(&self) -> (u64, u64) {
+        let bytes = self.keys.size() + self.memories.iter().map(Memory::bytes).sum::<usize>();
+        (self.memories.len() as u64, bytes as u64)
+    }
+}
+
+impl Dedupe {
+    /// The rows' sequences as unsigned numbers in the same order.
+    fn sequences(&self, batch: &Batch) -> Result<UInt64Array> {
+        let failed = |e| Error::stop("reading sequences", e);
+        match &self.sequence {
+            Sequence::Time => Ok(batch.times().iter().map(|t| Some(ordered(*t))).collect()),
+            Sequence::Row(converter) => {
+                let rows = converter.convert_columns(batch.rows().columns()).map_err(failed)?;
+                Ok(rows.iter().map(|r| Some(xxh3_64(r.as_ref()))).collect())
+            }
+            Sequence::Column(at) => {
+                let column = batch.rows().column(*at);
+                if column.data_type().is_unsigned_integer() {
+                    return Ok(cast(column, &DataType::UInt64).map_err(failed)?.as_primitive::<UInt64Type>().clone());
+                }
+                let signed = cast(column, &DataType::Int64).map_err(failed)?;
+                Ok(signed.as_primitive::<Int64Type>().unary(ordered))
+            }
+        }
+    }
+
+    /// Forgets keys whose whole memory lies behind the horizon.
+    fn evict(&mut self) -> Result<()> {
+        let edge = self.watermark.saturating_sub(self.horizon);
+        let keep: BooleanArray = self.memories.iter().map(|m| Some(m.highest() >= edge)).collect();
+        if keep.true_count() == keep.len() {
+            return Ok(());
+        }
+        let all = self.keys.emit(EmitTo::All).map_err(broken)?;
+        let kept: Result<Vec<_>, _> = all.iter().map(|c| arrow::compute::filter(c, &keep)).collect();
+        self.keys = new_keys(&self.key_schema).map_err(broken)?;
+        if keep.has_true() {
+            let kept = kept.map_err(|e| Error::stop("forgetting keys", e))?;
+            self.keys.intern(&kept, &mut self.groups).map_err(broken)?;
+        }
+        self.memories.retain(|m| m.highest() >= edge);
+        let changed = self.memories.iter().zip(0..).filter(|(m, _)| m.is_changed()).map(|(_, at)| at);
+        self.changed = changed.collect();
+        Ok(())
+    }
+}
+
+/// Signed numbers as unsigned ones in the same order.
+fn ordered(signed: i64) -> u64 {
+    signed.cast_unsigned() ^ (1 << 63)
+}
+
+fn put_out(batch: Batch, keep: BooleanArray, unproven: u64, out: &mut dyn Output) -> Result<()> {
+    let kept = keep.true_count();
+    if unproven > 0 {
+        out.count(Count::Unproven, unproven);
+    }
+    if kept < batch.len() {
+        out.count(Count::Duplicate, (batch.len() - kept) as u64);
+    }
+    match kept {
+        0 => {}
+        all if all == batch.len() => out.rows(batch),
+        _ => out.rows(batch.filter(&keep)?),
+    }
+    Ok(())
+}
+
+fn new_keys(schema: &SchemaRef) -> Result<Box<dyn GroupValues>, DataFusionError> {
+    new_group_values(schema.clone(), &GroupOrdering::None)
+}
+
+fn broken(cause: DataFusionError) -> Error {
+    Error::stop("the keys of a dedupe", cause)
+}
