@@ -3,9 +3,11 @@
 //! Absent by intent: no sources, no operators, no network beyond object stores, no wall clock but where it is given in.
 
 pub mod catalog;
+pub mod cold;
 pub mod durable;
 pub mod epoch;
 pub mod hot;
+pub mod mover;
 pub mod options;
 mod prune;
 pub mod state;

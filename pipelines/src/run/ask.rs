@@ -1,0 +1,110 @@
+//! `tidegate sql`: asks the running instance, or reads the data directory when none runs.
+
+use crate::cli::{Format, SqlArguments};
+use crate::plan::Plan;
+use crate::run::build::{self, Folders};
+use crate::run::instance::{INSTANCE, PIPELINE, limits};
+use flow::{Error, Lane, Remedy, Result};
+use gateway::query::{Engine, Tables};
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use storage::epoch::{EpochStore, LocalEpochs};
+use storage::view::Stored;
+
+/// Where a pipeline's data lies when nobody says.
+const DATA_DIR: &str = "data";
+
+/// Answers a statement on stdout.
+pub(crate) async fn sql(plan: Option<Plan>, arguments: &SqlArguments) -> Result<()> {
+    let data_dir = plan.as_ref().map(|p| p.data_dir.clone()).or(arguments.data_dir.clone()).unwrap_or_else(|| PathBuf::from(DATA_DIR));
+    let format = form(arguments.format);
+    let url = match &arguments.url {
+        Some(url) => Some(url.to_string()),
+        None => running(&data_dir).await,
+    };
+    let text = match url {
+        Some(url) => ask(&url, &arguments.sql, format).await?,
+        None => read(plan, &data_dir, &arguments.sql, format).await?,
+    };
+    let mut out = std::io::stdout().lock();
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::stop("writing the answer", e)),
+        _ => Ok(()),
+    }
+}
+
+fn form(wanted: Option<Format>) -> gateway::format::Format {
+    use gateway::format::Format as Form;
+    match wanted {
+        Some(Format::Table) => Form::Table,
+        Some(Format::Csv) => Form::Csv,
+        Some(Format::Json) => Form::Ndjson,
+        Some(Format::Arrow) => Form::Arrow,
+        None if std::io::stdout().is_terminal() => Form::Table,
+        None => Form::Csv,
+    }
+}
+
+/// The address of the instance that owns a data directory; none when nobody answers there.
+async fn running(data_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data_dir.join(INSTANCE)).ok()?;
+    let facts: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let url = format!("http://{}", facts.get("http")?.as_str()?);
+    reqwest::get(format!("{url}/health/live")).await.ok().map(|_| url)
+}
+
+async fn ask(url: &str, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
+    let failed = |e: reqwest::Error| Error::stop(format!("asking {url}"), e);
+    let request = reqwest::Client::new().post(format!("{}/api/v1/sql", url.trim_end_matches('/')));
+    let answer = request.header("accept", format.media_type()).header("content-type", "text/plain").body(sql.to_owned()).send().await;
+    let answer = answer.map_err(failed)?;
+    let good = answer.status().is_success();
+    let body = answer.bytes().await.map_err(failed)?;
+    if good {
+        return Ok(body.to_vec());
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let detail = problem.get("detail").and_then(|d| d.as_str()).map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned);
+    Err(Error::new(Remedy::Stop, detail))
+}
+
+/// Answers from the sealed records of a data directory that nobody owns.
+async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
+    let plan = match plan {
+        Some(plan) => plan,
+        None => kept(data_dir)?,
+    };
+    let epochs = LocalEpochs::new(data_dir, &plan.name);
+    let cold = build::cold_tables(&plan)?;
+    let (mut lanes, mut positions) = (vec![], vec![]);
+    for name in epochs.lanes()? {
+        if let Some(newest) = epochs.newest(&name)? {
+            let lane = Lane(name.as_str().into());
+            cold.add_lane(lane.clone(), newest.header.chain.clone());
+            positions.push((name, newest.whole.positions.clone()));
+            lanes.push((lane, newest.header.number, newest.whole));
+        }
+    }
+    let missing = ingest::journal::unread(&Folders::of(data_dir).journal, &positions)?;
+    if missing > 0 {
+        note(&format!("tidegate: {missing} journaled readings are not in this answer; the next run takes them\n"));
+    }
+    let tables = Tables { specs: build::specs(&plan), views: Arc::new(Stored { lanes }), cold: Some(Arc::new(cold)), warm: Folders::of(data_dir).warm };
+    let failed = |e| Error::stop("query", e);
+    let engine = Engine::new(tables, limits(&plan)).map_err(failed)?;
+    let answer = engine.query(sql).await.map_err(failed)?;
+    gateway::format::render(format, &answer.schema, &answer.batches).map_err(|e| Error::stop("writing the answer", e))
+}
+
+/// The plan that the last run kept in the data directory.
+fn kept(data_dir: &Path) -> Result<Plan> {
+    let at = data_dir.join(PIPELINE);
+    let text = std::fs::read_to_string(&at).map_err(|e| Error::stop(format!("{} is no data directory of a pipeline: {}", data_dir.display(), at.display()), e))?;
+    Plan::read(&at.display().to_string(), &text).map_err(|problems| Error::new(Remedy::Stop, problems.render(false)))
+}
+
+/// A line for the person who asked; where stderr cannot be written there is nobody to tell.
+fn note(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

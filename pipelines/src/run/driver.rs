@@ -1,0 +1,302 @@
+//! The shell of a lane: takes events from its log, its clock and its own close, steps the lane, and performs what it asks for.
+//!
+//! The lane's task never waits for a disk: segments, state and the record are written on other threads, one close at a time.
+
+use crate::run::clock::now;
+use crate::run::feed::{Feed, tick};
+use crate::run::lane::{Action, Cut, Event, Gone, Lane, Written};
+use crate::run::status::LaneStatus;
+use flow::{Epoch, Offset, Result, Span};
+use ingest::journal::JournalHandle;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use storage::epoch::{EpochStore, LocalEpochs, Record, Sealed, Whole};
+use storage::hot::HotLimits;
+use storage::state::StateStore;
+use storage::view::LiveLane;
+use storage::warm::write_segment;
+use storage::options::TableSpec;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How often a lane looks at its clock: the grain of silence, marks and closes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What a lane is told by the rest of the process.
+pub(crate) enum Command {
+    /// All move numbers of a table up to this one are in the cold table.
+    Moved { table: usize, number: u64 },
+    /// Everything has been read: windows close (`flush`), everything is sealed and moved. Answers when that is done; the lane stays.
+    End { flush: bool, tell: oneshot::Sender<()> },
+    /// Seal what is there and leave.
+    Stop,
+}
+
+/// What every lane of a pipeline writes to.
+pub(crate) struct Shared {
+    pub(crate) specs: Vec<Arc<TableSpec>>,
+    pub(crate) warm: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) state: StateStore,
+    pub(crate) epochs: LocalEpochs,
+    pub(crate) hot: BTreeMap<String, HotLimits>,
+    pub(crate) every: Duration,
+    /// How long a file that no record names stays, for queries that began before.
+    pub(crate) linger: Duration,
+}
+
+impl Shared {
+    fn path(&self, gone: Gone) -> PathBuf {
+        match gone {
+            Gone::Segment { table, file } => self.warm.join(table).join(file),
+            Gone::State { file } => self.state_dir.join(file),
+        }
+    }
+}
+
+/// What a lane of the journal needs to move on in silence and to release the log.
+pub(crate) struct JournalLane {
+    pub(crate) number: u32,
+    pub(crate) handle: JournalHandle,
+    /// The sealed position of every lane of the journal.
+    pub(crate) sealed: Arc<Vec<AtomicU64>>,
+}
+
+/// A lane with everything it touches.
+pub(crate) struct Driver {
+    pub(crate) lane: Lane,
+    pub(crate) feed: Feed,
+    pub(crate) journal: Option<JournalLane>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) live: Arc<LiveLane>,
+    pub(crate) status: Arc<LaneStatus>,
+}
+
+/// What goes on beside the events.
+struct Progress {
+    close: Option<JoinHandle<Result<Event>>>,
+    last_close: Instant,
+    last_input: Instant,
+    /// An epoch must close before more is read: files are sealed before their first row, a tick before its results are gone.
+    must_close: bool,
+    ended: bool,
+    stopping: bool,
+    /// Who waits for the end, before the log is taken to its end and after.
+    end_wanted: Vec<(bool, oneshot::Sender<()>)>,
+    waiting_for_end: Vec<oneshot::Sender<()>>,
+    doomed: Vec<(Instant, PathBuf)>,
+}
+
+impl Driver {
+    /// Runs until it is stopped, the log ends for good, or something must stop it. What is sealed stays; the rest is read again.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let start = Instant::now();
+        let mut progress = Progress {
+            close: None,
+            last_close: start,
+            last_input: start,
+            must_close: false,
+            ended: false,
+            stopping: false,
+            end_wanted: vec![],
+            waiting_for_end: vec![],
+            doomed: vec![],
+        };
+        let mut clock = tokio::time::interval(LOOK);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if !progress.end_wanted.is_empty() && (progress.ended || !self.behind()) {
+                for (flush, tell) in std::mem::take(&mut progress.end_wanted) {
+                    if flush {
+                        self.step(Event::End, &mut progress)?;
+                    }
+                    progress.waiting_for_end.push(tell);
+                }
+                progress.must_close = true;
+            }
+            if self.is_due(&progress) {
+                self.step(Event::Close { now: now(), floors: self.floors() }, &mut progress)?;
+                progress.must_close = false;
+                progress.last_close = Instant::now();
+            }
+            if progress.close.is_none() && !self.lane.dirty() {
+                if !self.lane.moving() && !self.lane.wants_to_mark(now(), &self.floors()) {
+                    progress.waiting_for_end.drain(..).for_each(|told| drop(told.send(())));
+                }
+                if progress.stopping {
+                    return Ok(());
+                }
+            }
+            let blocked = progress.stopping || progress.close.is_some() && (progress.must_close || self.lane.full() || self.overdue(&progress));
+            tokio::select! {
+                biased;
+                closed = async { progress.close.as_mut().expect("checked").await }, if progress.close.is_some() => {
+                    progress.close = None;
+                    let event = closed.map_err(|e| flow::Error::stop("the close of an epoch broke off", e))??;
+                    self.step(event, &mut progress)?;
+                }
+                Some(command) = self.commands.recv() => self.obey(command, &mut progress)?,
+                _ = clock.tick() => self.look(&mut progress).await?,
+                input = self.feed.next(), if !blocked && !progress.ended => match input? {
+                    Some(events) => self.take(events, &mut progress)?,
+                    None => progress.ended = true,
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, events: Vec<Event>, progress: &mut Progress) -> Result<()> {
+        for event in events {
+            match event {
+                Event::Progress { .. } => {}
+                Event::Files(_) => progress.must_close = true,
+                _ => progress.last_input = Instant::now(),
+            }
+            self.step(event, progress)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command, progress: &mut Progress) -> Result<()> {
+        match command {
+            Command::Moved { table, number } => {
+                progress.must_close |= self.lane.note_moved(table, number);
+            }
+            Command::End { flush, tell } => progress.end_wanted.push((flush, tell)),
+            Command::Stop => progress.stopping = true,
+        }
+        Ok(())
+    }
+
+    fn is_due(&self, progress: &Progress) -> bool {
+        let asked = progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
+        let worth = self.lane.dirty() || (progress.last_close.elapsed() >= LOOK && self.lane.wants_to_mark(now(), &self.floors()));
+        progress.close.is_none() && worth && asked
+    }
+
+    /// Whether the journal holds frames that the lane has not taken.
+    fn behind(&self) -> bool {
+        let Some(journal) = &self.journal else { return false };
+        self.lane.positions().0.first().map_or(Offset(0), |p| p.next) < journal.handle.durable()
+    }
+
+    fn floors(&self) -> Vec<u64> {
+        self.shared.specs.iter().map(|spec| self.live.floor(&spec.name)).collect()
+    }
+
+    fn overdue(&self, progress: &Progress) -> bool {
+        progress.last_close.elapsed() >= self.shared.every
+    }
+
+    /// What time alone brings: silence, eviction, files to delete.
+    async fn look(&mut self, progress: &mut Progress) -> Result<()> {
+        self.status.show(&self.lane);
+        self.live.watermark(self.lane.watermark());
+        self.evict(progress);
+        let due = |(at, _): &(Instant, PathBuf)| at.elapsed() >= self.shared.linger;
+        for (_, path) in progress.doomed.extract_if(.., |entry| due(entry)) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(file = %path.display(), %error, "a segment that is no longer needed stays");
+            }
+        }
+        let Some(journal) = &self.journal else { return Ok(()) };
+        if progress.close.is_some() || self.behind() || progress.stopping {
+            return Ok(());
+        }
+        let silent = Span(progress.last_input.elapsed().as_micros() as i64);
+        if let (Some(to), Some(timer)) = (self.lane.silent(silent), self.lane.next_timer())
+            && to >= timer
+        {
+            // The frame comes back through the log, so that a replay sees it; its own arrival does not end the silence.
+            journal.handle.append(tick(journal.number, to, now())).await?.await?;
+        }
+        Ok(())
+    }
+
+    /// Lets hot rows go that are past their limits; all of them once the input is at its end and somebody waits for that.
+    fn evict(&self, progress: &Progress) {
+        let none = HotLimits { age: Span(0), bytes: 0 };
+        let leaving = || self.shared.hot.keys().map(|table| (table.clone(), none)).collect();
+        let limits = if progress.waiting_for_end.is_empty() { self.shared.hot.clone() } else { leaving() };
+        self.live.evict(now(), &limits);
+    }
+
+    fn step(&mut self, event: Event, progress: &mut Progress) -> Result<()> {
+        for action in self.lane.step(event)? {
+            self.perform(action, progress)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action, progress: &mut Progress) -> Result<()> {
+        match action {
+            Action::Show { epoch, table, rows } => self.live.push(&self.shared.specs[table].name, epoch.0, rows),
+            Action::Write(cut) => {
+                let (shared, whole) = (self.shared.clone(), self.lane.chain().whole().clone());
+                progress.close = Some(tokio::task::spawn_blocking(move || write(&shared, &whole, *cut)));
+            }
+            Action::Seal(record) => progress.close = Some(tokio::spawn(seal(self.shared.clone(), self.sync_point(), *record))),
+            Action::Publish { epoch, gone } => self.publish(epoch, gone, progress)?,
+        }
+        Ok(())
+    }
+
+    /// With `journal.sync` other than "always", a position may be sealed only when the log is on disk below it.
+    fn sync_point(&self) -> Option<(JournalHandle, Offset)> {
+        let journal = self.journal.as_ref()?;
+        let id = journal.handle.id();
+        Some((journal.handle.clone(), self.lane.positions().next(&id)))
+    }
+
+    fn publish(&mut self, epoch: Epoch, gone: Vec<Gone>, progress: &mut Progress) -> Result<()> {
+        let whole = self.lane.chain().whole().clone();
+        self.live.seal(epoch.0, whole.clone(), now());
+        progress.doomed.extend(gone.into_iter().map(|gone| (Instant::now(), self.shared.path(gone))));
+        self.status.sealed(epoch, &whole);
+        if let Some(journal) = &self.journal {
+            let id = journal.handle.id();
+            journal.sealed[journal.number as usize].store(whole.positions.next(&id).0, Ordering::Release);
+            let least = journal.sealed.iter().map(|p| p.load(Ordering::Acquire)).min().unwrap_or(0);
+            journal.handle.release(Offset(least))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes an epoch's segments and state, durably. Blocks.
+fn write(shared: &Shared, whole: &Whole, mut cut: Cut) -> Result<Event> {
+    let mut segments = vec![];
+    for (table, rows) in cut.tables {
+        let spec = &shared.specs[table];
+        let name = cut.names.next("parquet");
+        let folder = shared.warm.join(&spec.name);
+        if let Some(segment) = write_segment(&folder, &name, spec, cut.epoch.0, &rows)? {
+            segments.push((table, segment));
+        }
+    }
+    let state = shared.state.finish(cut.state, &whole.state, &mut cut.names)?;
+    Ok(Event::Written(Written { segments, state }))
+}
+
+/// Creates the record: the commit.
+async fn seal(shared: Arc<Shared>, log: Option<(JournalHandle, Offset)>, record: Record) -> Result<Event> {
+    if let Some((handle, below)) = log {
+        let synced = tokio::task::spawn_blocking(move || handle.sync_below(below)).await;
+        synced.map_err(|e| flow::Error::stop("the fsync of the journal broke off", e))??;
+    }
+    let lane = record.header.lane.clone();
+    let (number, last) = (record.header.number, shared.clone());
+    let sealed = tokio::task::spawn_blocking(move || last.epochs.seal(&record)).await;
+    match sealed.map_err(|e| flow::Error::stop("the seal of an epoch broke off", e))?? {
+        Sealed::Ours => Ok(Event::Sealed),
+        Sealed::Fenced => {
+            let what = format!("record {number} of lane {lane} is another process's: it owns the lane now");
+            Err(flow::Error::new(flow::Remedy::Stop, what))
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The operators of one lane, wired: rows go in at a source, come out at tables. Pure and single-threaded.
+//!
+//! One pass in topological order does a batch: each operator takes its rows, then its watermark, before anything reads it, so
+//! whatever a window puts out at a watermark reaches the next operator before that watermark does.
+
+use crate::plan::Input;
+use crate::run::tally::Tally;
+use flow::{Batch, Count, DeadLetters, EventTime, Operator, Output, Result};
+
+/// One operator and what stands between its calls.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) operator: Box<dyn Operator>,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) tally: Tally,
+    watermark: EventTime,
+    passed_on: EventTime,
+    inbox: Vec<Batch>,
+}
+
+impl Node {
+    pub(crate) fn new(name: String, operator: Box<dyn Operator>, inputs: Vec<Input>, holds_rows: bool) -> Self {
+        let tally = Tally { holds_rows, ..Tally::default() };
+        Self { name, operator, inputs, tally, watermark: EventTime::MIN, passed_on: EventTime::MIN, inbox: vec![] }
+    }
+}
+
+/// What left the graph in one pass, in order.
+#[derive(Default)]
+pub(crate) struct Emitted {
+    /// Rows for a table, by its number.
+    pub(crate) tables: Vec<(usize, Batch)>,
+    /// Rows that came too late for an operator, by its number.
+    pub(crate) late: Vec<(usize, Batch)>,
+    /// Rows that could not be used.
+    pub(crate) dead: Vec<DeadLetters>,
+}
+
+/// The operators in topological order, and the inputs of each table.
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    tables: Vec<Vec<Input>>,
+}
+
+impl Graph {
+    /// Wires operators (each reading only sources and earlier operators) and tables.
+    pub(crate) fn new(nodes: Vec<Node>, tables: Vec<Vec<Input>>) -> Self {
+        for (index, node) in nodes.iter().enumerate() {
+            let earlier = |input: &Input| !matches!(input, Input::Operator(of) if *of >= index);
+            assert!(node.inputs.iter().all(earlier), "operator {} reads a later one", node.name);
+        }
+        Self { nodes, tables }
+    }
+
+    /// Takes rows of a source (none for a watermark alone) and moves every operator on to watermark `w`.
+    pub(crate) fn pass(&mut self, rows: Option<(usize, Batch)>, w: EventTime, emitted: &mut Emitted) -> Result<()> {
+        if let Some((source, batch)) = rows {
+            self.deliver(Input::Source(source), batch, emitted);
+        }
+        for index in 0..self.nodes.len() {
+            let outputs = self.run(index, w, emitted)?;
+            for batch in outputs {
+                self.deliver(Input::Operator(index), batch, emitted);
+            }
+        }
+        Ok(())
+    }
+
+    /// The least watermark above `w` at which some operator would act.
+    pub(crate) fn next_timer(&self, w: EventTime) -> Option<EventTime> {
+        self.nodes.iter().filter_map(|n| n.operator.next_timer(w)).min()
+    }
+
+    /// The greatest end of an open window of any operator.
+    pub(crate) fn last_timer(&self) -> Option<EventTime> {
+        self.nodes.iter().filter_map(|n| n.operator.last_timer()).max()
+    }
+
+    /// Sets every operator's watermark after its state was loaded, so that nothing fires twice.
+    pub(crate) fn restore(&mut self, w: EventTime) -> Result<()> {
+        let mut nothing = Emitted::default();
+        self.pass(None, w, &mut nothing)?;
+        assert!(nothing.tables.is_empty(), "a restored operator put out rows of before its save");
+        Ok(())
+    }
+
+    fn run(&mut self, index: usize, w: EventTime, emitted: &mut Emitted) -> Result<Vec<Batch>> {
+        let reached = self.nodes[index].inputs.iter().map(|input| match input {
+            Input::Source(_) => w,
+            Input::Operator(of) => self.nodes[*of].passed_on,
+        });
+        let reached = reached.min().unwrap_or(w);
+        let node = &mut self.nodes[index];
+        let mut sink = Sink { node: index, tally: &mut node.tally, rows: vec![], emitted };
+        for batch in node.inbox.drain(..) {
+            sink.tally.input += batch.len() as u64;
+            node.operator.on_batch(batch, &mut sink)?;
+        }
+        if reached > node.watermark {
+            node.watermark = reached;
+            node.passed_on = node.operator.on_watermark(reached, &mut sink)?;
+        }
+        Ok(sink.rows)
+    }
+
+    fn deliver(&mut self, from: Input, batch: Batch, emitted: &mut Emitted) {
+        for node in self.nodes.iter_mut().filter(|n| n.inputs.contains(&from)) {
+            node.inbox.push(batch.clone());
+        }
+        for (table, inputs) in self.tables.iter().enumerate() {
+            if inputs.contains(&from) {
+                emitted.tables.push((table, batch.clone()));
+            }
+        }
+    }
+}
+
+/// Where one operator's output of one pass is gathered and counted.
+struct Sink<'a> {
+    node: usize,
+    tally: &'a mut Tally,
+    rows: Vec<Batch>,
+    emitted: &'a mut Emitted,
+}
+
+impl Output for Sink<'_> {
+    fn rows(&mut self, batch: Batch) {
+        self.tally.output += batch.len() as u64;
+        if !batch.is_empty() {
+            self.rows.push(batch);
+        }
+    }
+
+    fn late(&mut self, batch: Batch) {
+        self.tally.late += batch.len() as u64;
+        if !batch.is_empty() {
+            self.emitted.late.push((self.node, batch));
+        }
+    }
+
+    fn dead(&mut self, letters: DeadLetters) {
+        self.tally.refused += letters.rows.len() as u64;
+        self.emitted.dead.push(letters);
+    }
+
+    fn count(&mut self, what: Count, rows: u64) {
+        match what {
+            Count::Filtered => self.tally.filtered += rows,
+            Count::Duplicate => self.tally.duplicate += rows,
+            Count::Unproven => self.tally.unproven += rows,
+            Count::Taken => self.tally.taken += rows,
+            Count::Emitted => self.tally.emitted += rows,
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! One running pipeline: locks its data directory, claims its lanes, starts what reads and what answers, and ends all of it in order.
+//!
+//! I/O (brokers, HTTP, moves) runs on one runtime and lanes on another, so that a busy lane never delays an ack or a health check.
+
+use crate::cli::RunArguments;
+use crate::plan::{Plan, PlannedSource};
+use crate::run::build::{self, Folders, Made};
+use crate::run::driver::{Command, Driver, JournalLane, Shared};
+use crate::run::feed::Feed;
+use crate::run::files;
+use crate::run::moves::{self, MoveCounts, Moves};
+use crate::run::observe::Observer;
+use crate::run::status::LaneStatus;
+use crate::spec::Source;
+use flow::{Error, Offset, Remedy, Result};
+use gateway::http::Ready;
+use gateway::query::{Engine, Limits, Tables};
+use ingest::journal::{Journal, JournalHandle};
+use ingest::lock::DirectoryLock;
+use ingest::mqtt::{MqttSource, SourceStatus};
+use processors::watermark::WatermarkOptions;
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use storage::cold::ColdTables;
+use storage::view::Live;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Deliveries that may wait for a lane: each is a group commit of the journal.
+const DELIVERIES: usize = 64;
+/// How long a stop may take; past it the process leaves unsealed, and the log is read again.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How often the end is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A way to a lane from the rest of the process.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) lane: flow::Lane,
+    pub(crate) chain: String,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) status: Arc<LaneStatus>,
+    /// Whether its open windows close when its input ends.
+    pub(crate) flush: bool,
+}
+
+/// Why the pipeline ends.
+enum Why {
+    /// Everything is read, or everything is silent for long enough.
+    Drained,
+    /// A signal.
+    Asked,
+}
+
+/// What runs.
+struct Instance {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    live: Live,
+    cold: ColdTables,
+    lanes: Vec<Handle>,
+    lane_tasks: JoinSet<Result<()>>,
+    lane_runtime: Runtime,
+    sources: Vec<(String, Arc<SourceStatus>)>,
+    source_tasks: Vec<JoinHandle<Result<()>>>,
+    readers: Vec<files::Reader>,
+    journal: Option<Journal>,
+    incarnation: u64,
+    stop_sources: CancellationToken,
+}
+
+/// Runs a pipeline until it is drained or told to stop.
+pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
+    make_private(&plan.data_dir)?;
+    let _lock = DirectoryLock::take(&plan.data_dir)?;
+    keep_plan(&plan, &arguments.file)?;
+    let mut instance = Instance::new(plan)?;
+    instance.start_journal()?;
+    instance.start_files()?;
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let asked = is_ready.clone();
+    let ready: Ready = Arc::new(move || (!asked.load(Ordering::Relaxed)).then(|| "the lanes are not all up".into()));
+    let stop_serving = CancellationToken::new();
+    let serving = instance.serve(&ready, stop_serving.clone()).await?;
+    let hurry = Arc::new(AtomicBool::new(false));
+    let counts = Arc::new(MoveCounts::default());
+    let moving = instance.start_moves(&hurry, &counts, stop_serving.clone());
+    let observing = instance.observe(&counts, stop_serving.clone())?;
+    is_ready.store(true, Ordering::Relaxed);
+    tracing::info!(pipeline = instance.plan.name, lanes = instance.lanes.len(), "ready");
+    let ended = instance.until_ended(arguments.until_idle, &hurry).await;
+    is_ready.store(false, Ordering::Relaxed);
+    let left = tokio::time::timeout(STOP_WITHIN, instance.leave()).await;
+    stop_serving.cancel();
+    let _ = (moving.await, observing.await, serving.await);
+    let _ = std::fs::remove_file(instance.plan.data_dir.join(INSTANCE));
+    instance.lane_runtime.shutdown_background();
+    ended?;
+    left.unwrap_or_else(|_| Err(Error::new(Remedy::Stop, format!("not sealed within {STOP_WITHIN:?}; the log is safe and will be read again"))))
+}
+
+/// The file that says where a running pipeline listens.
+pub(crate) const INSTANCE: &str = "instance.json";
+/// The copy of the pipeline's file that lets `sql` read a data directory by itself.
+pub(crate) const PIPELINE: &str = "pipeline.toml";
+
+impl Instance {
+    fn new(plan: Plan) -> Result<Self> {
+        let workers = std::thread::available_parallelism().map_or(2, usize::from);
+        let lane_runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("lane")
+            .enable_time()
+            .build()
+            .map_err(|e| Error::stop("starting the lanes' threads", e))?;
+        Ok(Self {
+            shared: Arc::new(build::shared(&plan)?),
+            cold: build::cold_tables(&plan)?,
+            live: Live::default(),
+            lanes: vec![],
+            lane_tasks: JoinSet::new(),
+            lane_runtime,
+            sources: vec![],
+            source_tasks: vec![],
+            readers: vec![],
+            journal: None,
+            incarnation: rand::random(),
+            stop_sources: CancellationToken::new(),
+            plan: Arc::new(plan),
+        })
+    }
+
+    /// Opens the journal, claims its lanes and starts them, then connects its sources.
+    fn start_journal(&mut self) -> Result<()> {
+        if !self.plan.has_journal() {
+            return Ok(());
+        }
+        let lanes = self.plan.lanes;
+        let folder = Folders::of(&self.plan.data_dir).journal;
+        let watermark = self.journal_watermark();
+        let name = |id: &str, n: u32| format!("{id}/{n}");
+        let mut made = match Journal::peek(&folder)? {
+            Some(id) => (0..lanes).map(|n| self.make(&name(&id, n), &watermark)).collect::<Result<Vec<_>>>()?,
+            None => vec![],
+        };
+        let from = |made: &Made| made.positions.0.first().map_or(Offset(0), |p| p.next);
+        let from: Vec<Offset> = if made.is_empty() { vec![Offset(0); lanes as usize] } else { made.iter().map(from).collect() };
+        let (send, receive): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
+        let journal = Journal::open(&folder, &self.plan.journal, lanes, &from, send)?;
+        let handle = journal.handle();
+        let id = handle.id();
+        if made.is_empty() {
+            made = (0..lanes).map(|n| self.make(&name(&id, n), &watermark)).collect::<Result<_>>()?;
+        }
+        let numbers: HashMap<Arc<str>, usize> = self.plan.sources.iter().enumerate().map(|(i, s)| (s.name.as_str().into(), i)).collect();
+        let sealed: Arc<Vec<AtomicU64>> = Arc::new(from.iter().map(|o| AtomicU64::new(o.0)).collect());
+        for ((number, made), deliveries) in (0..lanes).zip(made).zip(receive) {
+            let feed = Feed::Journal { id: id.clone(), sources: numbers.clone(), deliveries };
+            self.start_lane(made, feed, Some(JournalLane { number, handle: handle.clone(), sealed: sealed.clone() }));
+        }
+        self.journal = Some(journal);
+        self.start_mqtt(&handle)
+    }
+
+    fn start_mqtt(&mut self, journal: &JournalHandle) -> Result<()> {
+        let plan = self.plan.clone();
+        let mut producer = 0;
+        for source in &plan.sources {
+            let Source::Mqtt(options) = &source.kind else { continue };
+            let status = Arc::new(SourceStatus::default());
+            self.sources.push((source.name.clone(), status.clone()));
+            for number in 0..options.connections {
+                let connection = MqttSource {
+                    name: source.name.as_str().into(),
+                    producer,
+                    client_id: options.client_id(&plan.name, &source.name, number),
+                    options: options.clone(),
+                    decoder: files::decoder(source)?,
+                    key: source.key_columns.clone(),
+                    lanes: plan.lanes,
+                    max_message: usize::try_from(source.max_message).unwrap_or(usize::MAX),
+                    max_future: source.watermark.max_future.0,
+                };
+                producer += 1;
+                self.source_tasks.push(tokio::spawn(ingest::mqtt::run(connection, journal.clone(), status.clone(), self.stop_sources.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims the lanes of each file source and starts its reader.
+    fn start_files(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        for (index, source) in plan.sources.iter().enumerate() {
+            let Source::File(_) = &source.kind else { continue };
+            let made = (0..plan.lanes).map(|n| self.make(&format!("file/{}/{n}", source.name), &source.watermark)).collect::<Result<Vec<_>>>()?;
+            let positions: Vec<_> = made.iter().map(|m| m.positions.clone()).collect();
+            let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
+            for (made, deliveries) in made.into_iter().zip(receive) {
+                self.start_lane(made, Feed::Files { source: index, deliveries }, None);
+            }
+            let status = Arc::new(SourceStatus::default());
+            self.sources.push((source.name.clone(), status.clone()));
+            self.readers.push(files::Reader::start(source, positions, send, status, self.stop_sources.clone())?);
+        }
+        Ok(())
+    }
+
+    fn make(&self, name: &str, watermark: &WatermarkOptions) -> Result<Made> {
+        build::make(&self.plan, &self.shared, name, watermark, self.incarnation, "local")
+    }
+
+    fn start_lane(&mut self, made: Made, feed: Feed, journal: Option<JournalLane>) {
+        let (commands, receive) = mpsc::channel(DELIVERIES);
+        let status = Arc::new(LaneStatus::new(made.record));
+        self.live.add(made.live.clone());
+        self.cold.add_lane(made.name.clone(), made.chain.clone());
+        let flush = !matches!(&feed, Feed::Files { source, .. } if keeps_windows(&self.plan.sources[*source]));
+        self.lanes.push(Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush });
+        let driver = Driver { lane: made.lane, feed, journal, commands: receive, shared: self.shared.clone(), live: made.live, status };
+        self.lane_tasks.spawn_on(driver.run(), self.lane_runtime.handle());
+    }
+
+    /// The watermark of the journal's lanes: the most patient of what its sources ask for.
+    fn journal_watermark(&self) -> WatermarkOptions {
+        let journaled = self.plan.sources.iter().filter(|s| s.is_journaled()).map(|s: &PlannedSource| s.watermark.clone());
+        journaled.reduce(|a, b| WatermarkOptions {
+            out_of_orderness: a.out_of_orderness.max(b.out_of_orderness),
+            idle_timeout: a.idle_timeout.max(b.idle_timeout),
+            max_future: a.max_future.max(b.max_future),
+        })
+        .unwrap_or_default()
+    }
+
+    fn start_moves(&self, hurry: &Arc<AtomicBool>, counts: &Arc<MoveCounts>, stop: CancellationToken) -> JoinHandle<()> {
+        let tables = moves::moving(&self.plan, &self.cold, &self.shared.warm, self.incarnation);
+        let views = Arc::new(self.live.clone());
+        let moves = Moves { tables, lanes: self.lanes.clone(), counts: counts.clone(), hurry: hurry.clone(), views };
+        tokio::spawn(moves.run(stop))
+    }
+
+    async fn serve(&self, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {
+        let tables = Tables {
+            specs: build::specs(&self.plan),
+            views: Arc::new(self.live.clone()),
+            cold: Some(Arc::new(self.cold.clone())),
+            warm: self.shared.warm.clone(),
+        };
+        let engine = Engine::new(tables, limits(&self.plan)).map_err(|e| Error::stop("starting the query engine", e))?;
+        let wanted = self.plan.http.listen;
+        let listener = gateway::http::bind(wanted).await.map_err(|e| Error::stop(format!("listening on {wanted}"), e))?;
+        let address = listener.local_addr().map_err(|e| Error::stop("the address of the HTTP listener", e))?;
+        let text = json!({ "pipeline": self.plan.name, "pid": std::process::id(), "http": address.to_string(), "version": env!("CARGO_PKG_VERSION") });
+        let at = self.plan.data_dir.join(INSTANCE);
+        std::fs::write(&at, text.to_string()).map_err(|e| Error::stop(format!("writing {}", at.display()), e))?;
+        tracing::info!(%address, "answering SQL");
+        let ready = ready.clone();
+        Ok(tokio::spawn(async move {
+            if let Err(error) = gateway::http::serve(listener, gateway::http::router(engine, ready), async move { stop.cancelled().await }).await {
+                tracing::error!(%error, "the HTTP server ended");
+            }
+        }))
+    }
+
+    fn observe(&self, counts: &Arc<MoveCounts>, stop: CancellationToken) -> Result<JoinHandle<()>> {
+        let observer = Observer {
+            plan: self.plan.clone(),
+            lanes: self.lanes.clone(),
+            sources: self.sources.clone(),
+            live: self.live.clone(),
+            journal: self.journal.as_ref().map(Journal::handle),
+            moves: counts.clone(),
+        };
+        let address = crate::metrics::install(self.plan.observability.metrics, &self.plan.name)?;
+        tracing::info!(%address, "metrics");
+        Ok(tokio::spawn(observer.run(stop)))
+    }
+
+    /// Waits until something ends the pipeline; a drained one closes its windows and moves what may move.
+    async fn until_ended(&mut self, until_idle: Option<Duration>, hurry: &AtomicBool) -> Result<()> {
+        match self.why(until_idle).await? {
+            Why::Asked => Ok(()),
+            Why::Drained => {
+                hurry.store(true, Ordering::Relaxed);
+                tokio::select! {
+                    ended = self.end_lanes() => ended,
+                    asked = signal() => asked,
+                }
+            }
+        }
+    }
+
+    async fn why(&mut self, until_idle: Option<Duration>) -> Result<Why> {
+        let mut asked = std::pin::pin!(signal());
+        let (mut received, mut since) = (0, Instant::now());
+        loop {
+            tokio::select! {
+                asked = &mut asked => return asked.map(|()| Why::Asked),
+                Some(lane) = self.lane_tasks.join_next() => return Err(lane_error(lane)),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            for reader in &mut self.readers {
+                reader.check()?;
+            }
+            if let Some(failed) = self.source_tasks.iter().position(JoinHandle::is_finished) {
+                let ended = self.source_tasks.remove(failed).await;
+                ended.map_err(|e| Error::stop("a source broke off", e))??;
+            }
+            if self.sources_are_finite() && self.readers.iter().all(files::Reader::finished) {
+                return Ok(Why::Drained);
+            }
+            let now: u64 = self.sources.iter().map(|(_, s)| s.received.load(Ordering::Relaxed) + s.redelivered.load(Ordering::Relaxed)).sum();
+            if now != received {
+                (received, since) = (now, Instant::now());
+            }
+            if until_idle.is_some_and(|idle| since.elapsed() >= idle) {
+                return Ok(Why::Drained);
+            }
+        }
+    }
+
+    fn sources_are_finite(&self) -> bool {
+        self.plan.sources.iter().all(|s| !s.is_journaled()) && self.readers.iter().all(files::Reader::finite)
+    }
+
+    /// Stops the sources, then tells every lane that the input is at its end, and waits until all is sealed and moved.
+    async fn end_lanes(&mut self) -> Result<()> {
+        self.stop_sources().await?;
+        let mut told = vec![];
+        for lane in &self.lanes {
+            let (tell, answer) = oneshot::channel();
+            let _ = lane.commands.send(Command::End { flush: lane.flush, tell }).await;
+            told.push(answer);
+        }
+        for answer in told {
+            tokio::select! {
+                _ = answer => {}
+                Some(lane) = self.lane_tasks.join_next() => return Err(lane_error(lane)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn stop_sources(&mut self) -> Result<()> {
+        self.stop_sources.cancel();
+        for task in self.source_tasks.drain(..) {
+            task.await.map_err(|e| Error::stop("a source broke off", e))??;
+        }
+        Ok(())
+    }
+
+    /// Stops the sources, seals every lane, and closes the journal.
+    async fn leave(&mut self) -> Result<()> {
+        let mut outcome = self.stop_sources().await;
+        for lane in &self.lanes {
+            let _ = lane.commands.send(Command::Stop).await;
+        }
+        while let Some(lane) = self.lane_tasks.join_next().await {
+            if !matches!(lane, Ok(Ok(()))) && outcome.is_ok() {
+                outcome = Err(lane_error(lane));
+            }
+        }
+        if let Some(journal) = self.journal.take() {
+            let closed = tokio::task::spawn_blocking(move || journal.close()).await;
+            closed.map_err(|e| Error::stop("closing the journal", e))?;
+        }
+        outcome
+    }
+}
+
+/// Whether a file source's windows stay open for a later run.
+fn keeps_windows(source: &PlannedSource) -> bool {
+    matches!(&source.kind, Source::File(options) if options.on_end == ingest::file::OnEnd::Keep)
+}
+
+/// Bounds of queries as a plan says.
+pub(crate) fn limits(plan: &Plan) -> Limits {
+    let of = &plan.limits;
+    Limits {
+        memory_bytes: usize::try_from(of.query_memory.0).unwrap_or(usize::MAX),
+        deadline: of.query_time.0,
+        rows: usize::try_from(of.query_rows).unwrap_or(usize::MAX),
+        concurrency: of.query_concurrency.get() as usize,
+        ..Limits::default()
+    }
+}
+
+fn lane_error(ended: Result<Result<()>, tokio::task::JoinError>) -> Error {
+    match ended {
+        Ok(Err(error)) => error,
+        Ok(Ok(())) => Error::new(Remedy::Stop, "a lane ended by itself"),
+        Err(error) => Error::stop("a lane broke off", error),
+    }
+}
+
+async fn signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |e| Error::stop("listening for signals", e);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: sealing what is there");
+    Ok(())
+}
+
+/// Makes the data directory for its owner alone.
+fn make_private(data_dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let made = std::fs::create_dir_all(data_dir).and_then(|()| std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)));
+    made.map_err(|e| Error::stop(format!("making {}", data_dir.display()), e))
+}
+
+fn keep_plan(plan: &Plan, file: &Path) -> Result<()> {
+    let to = plan.data_dir.join(PIPELINE);
+    std::fs::copy(file, &to).map(|_| ()).map_err(|e| Error::stop(format!("keeping a copy of {} as {}", file.display(), to.display()), e))
+}

@@ -1,0 +1,478 @@
+//! A lane as a state machine without I/O: events in, actions out. The driver performs the actions and feeds their results back.
+//!
+//! ```text
+//!   Rows, Rejects, Connection, Tick, Files, End ──► step ──► Show (hot)
+//!   Close ────────────────────────────────────────► step ──► Write(cut): segments and state
+//!   Written(receipts) ────────────────────────────► step ──► Seal(record): the commit
+//!   Sealed ───────────────────────────────────────► step ──► Publish: swap the view, release the log
+//! ```
+//! One close is in flight at most. The lane goes on with the next epoch meanwhile.
+
+use crate::run::columns::{conform, dead_rows, rejected_rows};
+use crate::run::graph::{Emitted, Graph};
+use crate::run::marks::{self, Ages, MovePolicy};
+use crate::run::tally::Tally;
+use crate::run::water;
+use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array};
+use arrow::compute::kernels::cmp;
+use arrow::datatypes::{SchemaRef, UInt64Type};
+use flow::{Batch, DeadLetters, Epoch, EventTime, Offset, Position, Reason, Result, Span, WallTime, trail};
+use ingest::rejected::Rejected;
+use processors::watermark::Watermark;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use storage::epoch::{Chain, Change, Names, Record, Segment, StateChange, TableChange, Whole};
+use storage::state::StateSave;
+
+/// Epochs close when this much lies in them, whatever their age: memory holds two of them.
+const EPOCH_BYTES: usize = 64 << 20;
+
+/// What happens to a lane.
+pub(crate) enum Event {
+    /// Rows of a source. All of `log` below `next` is in this or earlier events.
+    Rows { source: usize, log: Arc<str>, batch: Batch, next: Offset },
+    /// Messages of a source that could not be decoded.
+    Rejects { log: Arc<str>, rejects: Vec<Rejected>, next: Offset },
+    /// A producer came or went.
+    Connection { log: Arc<str>, producer: u32, connected: bool, at: WallTime, next: Offset },
+    /// The watermark moves at least to here.
+    Tick { log: Arc<str>, watermark: EventTime, next: Offset },
+    /// Nothing of this lane stands in `log` below `next`.
+    Progress { log: Arc<str>, next: Offset },
+    /// New files, to be read after those that are known. They are sealed before their first row is taken.
+    Files(Vec<Position>),
+    /// The input is at its end: windows close.
+    End,
+    /// The epoch is due.
+    /// `floors`: the least hot epoch of each table.
+    Close { now: WallTime, floors: Vec<u64> },
+    /// Segments and state of the cut are durable.
+    Written(Written),
+    /// The record is created: ours.
+    Sealed,
+}
+
+/// What the driver is to do.
+pub(crate) enum Action {
+    /// Rows of the open epoch for the hot tier.
+    Show { epoch: Epoch, table: usize, rows: RecordBatch },
+    /// Write segments and state files durably, then feed back `Written`.
+    Write(Box<Cut>),
+    /// Create the record, then feed back `Sealed` (or stop the lane when it is fenced).
+    Seal(Box<Record>),
+    /// The record counts: show it, release the log. `gone`: the files that it no longer names.
+    Publish { epoch: Epoch, gone: Vec<Gone> },
+}
+
+/// A file that no record names any more.
+pub(crate) enum Gone {
+    /// A segment of a table.
+    Segment { table: String, file: String },
+    /// A state file.
+    State { file: String },
+}
+
+/// What an epoch leaves to be written.
+pub(crate) struct Cut {
+    pub(crate) epoch: Epoch,
+    pub(crate) names: Names,
+    /// Rows by table, in the order in which they came.
+    pub(crate) tables: Vec<(usize, Vec<RecordBatch>)>,
+    pub(crate) state: StateSave,
+}
+
+/// What was written.
+pub(crate) struct Written {
+    pub(crate) segments: Vec<(usize, Segment)>,
+    pub(crate) state: StateChange,
+}
+
+/// A table as a lane sees it.
+pub(crate) struct LaneTable {
+    pub(crate) name: String,
+    pub(crate) schema: SchemaRef,
+    /// When its segments may move to cold; none without a cold tier.
+    pub(crate) moves: Option<MovePolicy>,
+}
+
+/// What a lane is made of.
+pub(crate) struct Parts {
+    pub(crate) graph: Graph,
+    pub(crate) watermark: Watermark,
+    pub(crate) sources: Vec<String>,
+    pub(crate) tables: Vec<LaneTable>,
+    /// Number of the table `dead_letters`.
+    pub(crate) dead_letters: usize,
+    /// For each operator the number of its table `late_<operator>`, if it has one.
+    pub(crate) late: Vec<Option<usize>>,
+    pub(crate) chain: Chain,
+}
+
+/// The part of a change that is fixed at the cut.
+struct Closing {
+    change: Change,
+    rows: Vec<u64>,
+    now: WallTime,
+    floors: Vec<u64>,
+}
+
+/// One lane. See the page.
+pub(crate) struct Lane {
+    parts: Parts,
+    sources: Vec<Tally>,
+    tables: Vec<TableTally>,
+    open: Vec<Vec<RecordBatch>>,
+    open_bytes: usize,
+    positions: flow::Positions,
+    closing: Option<Closing>,
+    sealing: bool,
+    /// Newest state of Delta's transactions, by table: the highest move number known to be in cold.
+    moved: BTreeMap<usize, u64>,
+    dirty: bool,
+    ended: bool,
+    water: Vec<i64>,
+}
+
+/// Rows that a table was given, and those in a sealed epoch.
+#[derive(Clone, Copy, Default)]
+struct TableTally {
+    input: u64,
+    stored: u64,
+}
+
+impl Lane {
+    /// A lane that goes on from the record of its chain. The operators have loaded their state.
+    pub(crate) fn new(mut parts: Parts) -> Result<Self> {
+        let whole = parts.chain.whole();
+        let counters = whole.counters.clone();
+        let positions = whole.positions.clone();
+        water::restore(&mut parts.watermark, &whole.watermark)?;
+        for node in &mut parts.graph.nodes {
+            node.tally.load(&format!("operator.{}", node.name), &counters);
+        }
+        parts.graph.restore(parts.watermark.current())?;
+        let load = |name: &String| {
+            let mut tally = Tally::default();
+            tally.load(&format!("source.{name}"), &counters);
+            tally
+        };
+        let count = |word: String| counters.get(&word).copied().unwrap_or(0);
+        let tally = |t: &LaneTable| TableTally { input: count(format!("table.{}.input", t.name)), stored: count(format!("table.{}.stored", t.name)) };
+        Ok(Self {
+            sources: parts.sources.iter().map(load).collect(),
+            tables: parts.tables.iter().map(tally).collect(),
+            open: parts.tables.iter().map(|_| vec![]).collect(),
+            open_bytes: 0,
+            positions,
+            closing: None,
+            sealing: false,
+            moved: BTreeMap::new(),
+            dirty: false,
+            ended: false,
+            water: vec![],
+            parts,
+        })
+    }
+
+    /// Takes one event.
+    pub(crate) fn step(&mut self, event: Event) -> Result<Vec<Action>> {
+        let mut actions = vec![];
+        match event {
+            Event::Rows { source, log, batch, next } => self.on_rows(source, &log, batch, next, &mut actions)?,
+            Event::Rejects { log, mut rejects, next } => {
+                let from = self.positions.next(&log);
+                rejects.retain(|r| r.offset.is_none_or(|row| row >= from.0));
+                self.advance(&log, next);
+                self.store(self.parts.dead_letters, rejected_rows(&rejects)?, &mut actions);
+            }
+            Event::Connection { log, producer, connected, at, next } => {
+                self.advance(&log, next);
+                self.parts.watermark.on_connection(producer, connected, at);
+                self.dirty = true;
+            }
+            Event::Tick { log, watermark, next } => {
+                self.advance(&log, next);
+                self.parts.watermark.on_tick(watermark);
+                self.pass(None, &mut actions)?;
+            }
+            Event::Progress { log, next } => self.advance(&log, next),
+            Event::Files(files) => {
+                self.positions.0.extend(files);
+                self.dirty = true;
+            }
+            Event::End => self.on_end(&mut actions)?,
+            Event::Close { now, floors } => self.close(now, floors, &mut actions)?,
+            Event::Written(written) => actions.push(Action::Seal(Box::new(self.record(written)?))),
+            Event::Sealed => actions.push(self.on_sealed()),
+        }
+        Ok(actions)
+    }
+
+    /// The number that the next record will have.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.parts.chain.header().number + 1 + u64::from(self.closing.is_some()))
+    }
+
+    /// Whether a close is under way.
+    pub(crate) fn closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Whether so much lies in the open epoch that it must close now.
+    pub(crate) fn full(&self) -> bool {
+        self.open_bytes >= EPOCH_BYTES
+    }
+
+    /// Whether anything happened since the last cut.
+    pub(crate) fn dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// The watermark.
+    pub(crate) fn watermark(&self) -> EventTime {
+        self.parts.watermark.current()
+    }
+
+    /// The least watermark above the present one at which an operator would act.
+    pub(crate) fn next_timer(&self) -> Option<EventTime> {
+        self.parts.graph.next_timer(self.watermark())
+    }
+
+    /// How far each log was taken, with what is not sealed yet.
+    pub(crate) fn positions(&self) -> &flow::Positions {
+        &self.positions
+    }
+
+    /// The chain of records, as far as sealed.
+    pub(crate) fn chain(&self) -> &Chain {
+        &self.parts.chain
+    }
+
+    /// Notes that all move numbers of a table up to `t` are in the cold table. True when that is news.
+    pub(crate) fn note_moved(&mut self, table: usize, t: u64) -> bool {
+        let dropped = self.parts.chain.whole().tables.get(&self.parts.tables[table].name).map_or(0, |state| state.dropped);
+        let news = t > dropped && self.moved.insert(table, t) != Some(t);
+        self.dirty |= news;
+        news
+    }
+
+    /// Whether segments are on their way to cold.
+    pub(crate) fn moving(&self) -> bool {
+        self.parts.chain.whole().tables.values().any(|t| t.marked > t.dropped)
+    }
+
+    /// Whether a close would give segments to a move.
+    pub(crate) fn wants_to_mark(&self, now: WallTime, floors: &[u64]) -> bool {
+        let whole = self.parts.chain.whole();
+        let ages = |floor: &u64| Ages { watermark: self.watermark(), now, ended: self.ended, floor: *floor };
+        self.parts.tables.iter().zip(floors).any(|(table, floor)| marks::candidates(table, whole, ages(floor)).is_some())
+    }
+
+    /// Where the watermark may move after the lane has been silent for so long; none while it may not.
+    pub(crate) fn silent(&self, silent: Span) -> Option<EventTime> {
+        self.parts.watermark.silent(silent)
+    }
+
+    /// Keys and bytes that the operators hold.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let held = self.parts.graph.nodes.iter().map(|n| n.operator.held());
+        held.fold((0, 0), |sum, (keys, bytes)| (sum.0 + keys, sum.1 + bytes))
+    }
+
+    /// All counts, as they stand now.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let mut words = self.parts.chain.whole().counters.clone();
+        for (name, tally) in self.parts.sources.iter().zip(&self.sources) {
+            tally.store(&format!("source.{name}"), &mut words);
+        }
+        for node in &self.parts.graph.nodes {
+            node.tally.store(&format!("operator.{}", node.name), &mut words);
+        }
+        for (table, tally) in self.parts.tables.iter().zip(&self.tables) {
+            words.insert(format!("table.{}.input", table.name), tally.input);
+            words.insert(format!("table.{}.stored", table.name), tally.stored);
+        }
+        words
+    }
+
+    /// Readings that no count explains; 0 when every component keeps its promise.
+    pub(crate) fn unaccounted(&self) -> u64 {
+        let sources: u64 = self.sources.iter().map(Tally::unaccounted).sum();
+        let operators: u64 = self.parts.graph.nodes.iter().map(|n| n.tally.unaccounted()).sum();
+        let in_flight = |table: usize| {
+            let open: usize = self.open[table].iter().map(RecordBatch::num_rows).sum();
+            open as u64 + self.closing.as_ref().map_or(0, |c| c.rows[table])
+        };
+        let tables: u64 = self.tables.iter().enumerate().map(|(i, t)| t.input.abs_diff(t.stored + in_flight(i))).sum();
+        sources + operators + tables
+    }
+
+    fn on_rows(&mut self, source: usize, log: &Arc<str>, batch: Batch, next: Offset, actions: &mut Vec<Action>) -> Result<()> {
+        let batch = skip_taken(batch, self.positions.next(log))?;
+        self.advance(log, next);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let origin = batch.origin().clone();
+        let advance = self.parts.watermark.on_rows(origin.producer, batch.times(), origin.arrival, &mut self.water);
+        let tally = &mut self.sources[source];
+        tally.input += batch.len() as u64;
+        let batch = if advance.behind { mark_watermarks(batch, &self.water)? } else { batch };
+        let (batch, future) = split_future(batch, advance.future.as_ref())?;
+        tally.output += batch.len() as u64;
+        if let Some(rows) = future {
+            tally.refused += rows.len() as u64;
+            let detail = "the event time lies further ahead of the arrival than max_future".to_string();
+            let letters = DeadLetters { rows, reason: Reason::TimeInFuture, detail };
+            self.store(self.parts.dead_letters, dead_rows(&letters)?, actions);
+        }
+        self.pass((!batch.is_empty()).then_some((source, batch)), actions)
+    }
+
+    fn pass(&mut self, rows: Option<(usize, Batch)>, actions: &mut Vec<Action>) -> Result<()> {
+        self.dirty = true;
+        let mut emitted = Emitted::default();
+        self.parts.graph.pass(rows, self.parts.watermark.current(), &mut emitted)?;
+        for (table, batch) in emitted.tables {
+            let rows = conform(&batch, &self.parts.tables[table].schema)?;
+            self.store(table, rows, actions);
+        }
+        for (operator, batch) in emitted.late {
+            let table = self.parts.late[operator].expect("only operators with a table for late rows put out late rows");
+            let rows = conform(&batch, &self.parts.tables[table].schema)?;
+            self.store(table, rows, actions);
+        }
+        for letters in emitted.dead {
+            self.store(self.parts.dead_letters, dead_rows(&letters)?, actions);
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, table: usize, rows: RecordBatch, actions: &mut Vec<Action>) {
+        if rows.num_rows() == 0 {
+            return;
+        }
+        self.dirty = true;
+        self.tables[table].input += rows.num_rows() as u64;
+        self.open_bytes += rows.get_array_memory_size();
+        self.open[table].push(rows.clone());
+        actions.push(Action::Show { epoch: self.epoch(), table, rows });
+    }
+
+    fn on_end(&mut self, actions: &mut Vec<Action>) -> Result<()> {
+        self.ended = true;
+        self.dirty = true;
+        // Windows over windows: each pass may open the next one's last window.
+        while let Some(last) = self.parts.graph.last_timer().filter(|last| *last > self.watermark()) {
+            self.parts.watermark.on_tick(last);
+            self.pass(None, actions)?;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, log: &Arc<str>, next: Offset) {
+        if next > self.positions.next(log) {
+            self.positions.advance(log, next);
+            self.dirty = true;
+        }
+    }
+
+    fn close(&mut self, now: WallTime, floors: Vec<u64>, actions: &mut Vec<Action>) -> Result<()> {
+        assert!(!self.closing(), "a close while epoch {} is being closed", self.epoch().0 - 1);
+        let epoch = self.epoch();
+        let mut state = StateSave::default();
+        for node in &mut self.parts.graph.nodes {
+            node.operator.save(&mut state.operator(&node.name))?;
+        }
+        let tables: Vec<_> = self.open.iter_mut().enumerate().filter(|(_, rows)| !rows.is_empty()).map(|(i, rows)| (i, std::mem::take(rows))).collect();
+        let mut rows = vec![0; self.open.len()];
+        for (table, batches) in &tables {
+            rows[*table] = batches.iter().map(|b| b.num_rows() as u64).sum();
+        }
+        let mut counters = self.counters();
+        for (table, n) in self.parts.tables.iter().zip(&rows) {
+            *counters.entry(format!("table.{}.stored", table.name)).or_default() += n;
+        }
+        let change = Change { positions: self.positions.clone(), watermark: water::store(&self.parts.watermark), counters, ..Change::default() };
+        let names = self.parts.chain.names();
+        self.open_bytes = 0;
+        self.dirty = false;
+        self.closing = Some(Closing { change, rows, now, floors });
+        actions.push(Action::Write(Box::new(Cut { epoch, names, tables, state })));
+        Ok(())
+    }
+
+    fn record(&mut self, written: Written) -> Result<Record> {
+        let closing = self.closing.as_mut().expect("written follows a cut");
+        let mut change = std::mem::take(&mut closing.change);
+        change.state = written.state;
+        for (table, segment) in written.segments {
+            let name = self.parts.tables[table].name.clone();
+            change.tables.entry(name).or_insert_with(TableChange::default).added.push(segment);
+        }
+        let whole = self.parts.chain.whole();
+        let watermark = self.parts.watermark.current();
+        for (index, table) in self.parts.tables.iter().enumerate() {
+            let ages = Ages { watermark, now: closing.now, ended: self.ended, floor: closing.floors[index] };
+            let edit = marks::edit(table, whole, ages, self.moved.get(&index).copied());
+            if let Some((marked, dropped)) = edit {
+                let entry = change.tables.entry(table.name.clone()).or_default();
+                (entry.marked, entry.dropped) = (marked, dropped);
+            }
+        }
+        self.sealing = true;
+        Ok(self.parts.chain.next(change)?.clone())
+    }
+
+    fn on_sealed(&mut self) -> Action {
+        assert!(std::mem::take(&mut self.sealing), "sealed follows a record");
+        let closing = self.closing.take().expect("sealed follows a cut");
+        for (tally, rows) in self.tables.iter_mut().zip(closing.rows) {
+            tally.stored += rows;
+        }
+        let before = self.parts.chain.whole().clone();
+        let gone = self.parts.chain.sealed();
+        let epoch = Epoch(self.parts.chain.header().number);
+        Action::Publish { epoch, gone: gone.into_iter().map(|file| place(&before, file)).collect() }
+    }
+}
+
+/// What a file was.
+fn place(before: &Whole, file: String) -> Gone {
+    let of = before.tables.iter().find(|(_, state)| state.segments.iter().any(|s| s.file == file));
+    match of {
+        Some((table, _)) => Gone::Segment { table: table.clone(), file },
+        None => Gone::State { file },
+    }
+}
+
+/// The rows of a file batch that lie at or above the lane's own position; other batches unchanged.
+fn skip_taken(batch: Batch, from: Offset) -> Result<Batch> {
+    let Some(offsets) = batch.trail_column(trail::OFFSET) else { return Ok(batch) };
+    let offsets = offsets.as_primitive::<UInt64Type>();
+    if offsets.values().first().is_none_or(|first| *first >= from.0) {
+        return Ok(batch);
+    }
+    let keep = cmp::gt_eq(offsets, &UInt64Array::new_scalar(from.0)).map_err(|e| flow::Error::stop("comparing row numbers", e))?;
+    batch.filter(&keep)
+}
+
+fn mark_watermarks(batch: Batch, water: &[i64]) -> Result<Batch> {
+    let marks: arrow::array::ArrayRef = Arc::new(Int64Array::from(water.to_vec()));
+    let mut columns: Vec<(String, arrow::array::ArrayRef, bool)> = vec![];
+    if let Some(trail) = batch.trail() {
+        for (field, column) in trail.schema_ref().fields().iter().zip(trail.columns()) {
+            columns.push((field.name().clone(), column.clone(), field.is_nullable()));
+        }
+    }
+    columns.push((trail::WATERMARK.to_string(), marks, false));
+    let beside = RecordBatch::try_from_iter_with_nullable(columns).map_err(|e| flow::Error::stop("marking watermarks", e))?;
+    Ok(batch.with_trail(Some(beside)))
+}
+
+/// The rows that count, and those too far ahead of their arrival.
+fn split_future(batch: Batch, future: Option<&BooleanArray>) -> Result<(Batch, Option<Batch>)> {
+    let Some(future) = future.filter(|mask| mask.true_count() > 0) else { return Ok((batch, None)) };
+    let keep = arrow::compute::not(future).map_err(|e| flow::Error::stop("future guard", e))?;
+    Ok((batch.filter(&keep)?, Some(batch.filter(future)?)))
+}

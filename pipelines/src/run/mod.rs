@@ -1,0 +1,39 @@
+//! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
+//!
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `water` are pure; `driver` is a lane's shell; `feed` and `files` bring its log;
+//! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `instance` owns all of it; `ask` is `tidegate sql`.
+
+mod ask;
+mod build;
+mod clock;
+mod columns;
+mod driver;
+mod feed;
+mod files;
+mod graph;
+mod instance;
+mod lane;
+mod marks;
+mod moves;
+mod observe;
+mod status;
+mod tally;
+mod water;
+
+use crate::cli::{RunArguments, SqlArguments};
+use crate::plan::Plan;
+use flow::{Error, Result};
+
+/// Runs a pipeline until it is drained or a signal comes. What is sealed stays whatever happens; the rest is read again.
+pub fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
+    runtime()?.block_on(instance::run(plan, arguments))
+}
+
+/// Answers one statement on stdout, from the running instance or from the data directory.
+pub fn sql(plan: Option<Plan>, arguments: &SqlArguments) -> Result<()> {
+    runtime()?.block_on(ask::sql(plan, arguments))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build().map_err(|e| Error::stop("starting threads", e))
+}

@@ -1,0 +1,114 @@
+//! Drives the moves from warm to cold: looks at what the lanes have marked, moves it, and tells the lanes.
+
+use crate::plan::Plan;
+use crate::run::clock::now;
+use crate::run::driver::Command;
+use crate::run::instance::Handle;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use storage::cold::ColdTables;
+use storage::mover::{Marked, Mover};
+use storage::view::Views;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often the mover looks for marks.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long it waits after a failure, doubling up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What the moves of a process have done.
+#[derive(Debug, Default)]
+pub(crate) struct MoveCounts {
+    pub(crate) committed: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+/// Everything the moves of a pipeline need.
+pub(crate) struct Moves {
+    pub(crate) tables: Vec<MovingTable>,
+    pub(crate) lanes: Vec<Handle>,
+    pub(crate) counts: Arc<MoveCounts>,
+    /// The pipeline is leaving: what is marked moves at once.
+    pub(crate) hurry: Arc<AtomicBool>,
+    pub(crate) views: Arc<dyn Views>,
+}
+
+/// A table with a cold tier.
+pub(crate) struct MovingTable {
+    number: usize,
+    mover: Mover,
+    every: Duration,
+    last: Option<Instant>,
+    wait: Duration,
+}
+
+/// The tables of a plan that have a cold tier.
+pub(crate) fn moving(plan: &Plan, cold: &ColdTables, warm: &std::path::Path, incarnation: u64) -> Vec<MovingTable> {
+    let moving = |(number, table): (usize, &crate::plan::PlannedTable)| {
+        let (options, cold) = (table.options.cold.as_ref()?, cold.table(&table.name)?.clone());
+        let warm: PathBuf = warm.join(&table.name);
+        let mover = Mover { pipeline: plan.name.clone(), table: table.name.clone(), key: table.key.clone(), cold, warm, incarnation };
+        Some(MovingTable { number, mover, every: options.commit_every, last: None, wait: BACKOFF.0 })
+    };
+    plan.tables.iter().enumerate().filter_map(moving).collect()
+}
+
+impl Moves {
+    /// Moves until it is stopped. A failure is logged and tried again: until a commit nothing has changed for anyone.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            for index in 0..self.tables.len() {
+                if self.is_due(index) {
+                    self.pass(index).await;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    fn is_due(&self, index: usize) -> bool {
+        let table = &self.tables[index];
+        let every = if self.hurry.load(Ordering::Relaxed) { LOOK } else { table.every };
+        let every = if table.wait > BACKOFF.0 { table.wait } else { every };
+        table.last.is_none_or(|last| last.elapsed() >= every)
+    }
+
+    async fn pass(&mut self, index: usize) {
+        let Ok(views) = self.views.lanes().await else { return };
+        let table = &mut self.tables[index];
+        let marked = |view: &storage::view::LaneView| {
+            let handle = self.lanes.iter().find(|h| h.lane == view.lane)?;
+            Marked::of(&view.lane.0, &handle.chain, &view.whole, &table.mover.table)
+        };
+        let marks: Vec<_> = views.iter().filter_map(marked).collect();
+        if marks.is_empty() {
+            return;
+        }
+        table.last = Some(Instant::now());
+        match table.mover.pass(&marks, now().0 / 1_000).await {
+            Ok(moved) => {
+                table.wait = BACKOFF.0;
+                self.counts.committed.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(table = table.mover.table, rows = moved.rows, bytes = moved.bytes, "moved to cold");
+                let number = table.number;
+                for (lane, t) in moved.lanes {
+                    if let Some(handle) = self.lanes.iter().find(|h| *h.lane.0 == lane) {
+                        // A lane that has ended asks again after its next start.
+                        let _ = handle.commands.send(Command::Moved { table: number, number: t }).await;
+                    }
+                }
+            }
+            Err(error) => {
+                self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                table.wait = (table.wait * 2).min(BACKOFF.1);
+                tracing::error!(table = table.mover.table, %error, retry_seconds = table.wait.as_secs(), "a move failed; nothing has changed");
+            }
+        }
+    }
+}

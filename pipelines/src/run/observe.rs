@@ -1,0 +1,124 @@
+//! Turns what the lanes, sources and tiers show into metrics, once a second.
+
+use crate::metrics::Metric;
+use crate::plan::{Plan, TableKind};
+use crate::run::clock::now;
+use crate::run::instance::Handle;
+use crate::run::moves::MoveCounts;
+use crate::run::status::LaneFacts;
+use flow::EventTime;
+use ingest::journal::JournalHandle;
+use ingest::mqtt::SourceStatus;
+use metrics::{counter, gauge};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use storage::view::{Live, Views};
+use tokio_util::sync::CancellationToken;
+
+/// How often metrics are brought up to date: well below a usual scrape interval.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What is looked at.
+pub(crate) struct Observer {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) lanes: Vec<Handle>,
+    pub(crate) sources: Vec<(String, Arc<SourceStatus>)>,
+    pub(crate) live: Live,
+    pub(crate) journal: Option<JournalHandle>,
+    pub(crate) moves: Arc<MoveCounts>,
+}
+
+impl Observer {
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let facts: Vec<_> = self.lanes.iter().map(|l| l.status.get()).collect();
+            self.lanes(&facts);
+            self.sources();
+            self.tiers().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(EVERY) => {}
+            }
+        }
+    }
+
+    fn lanes(&self, facts: &[LaneFacts]) {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for (word, rows) in facts.iter().flat_map(|f| &f.counters) {
+            *sums.entry(word.clone()).or_default() += rows;
+        }
+        let sum = |word: String| sums.get(&word).copied().unwrap_or(0);
+        for operator in &self.plan.operators {
+            let of = |metric: Metric, word: &str| {
+                counter!(metric.name(), "component" => operator.name.clone()).absolute(sum(format!("operator.{}.{word}", operator.name)));
+            };
+            of(Metric::Filtered, "filtered");
+            of(Metric::Duplicate, "duplicate");
+            of(Metric::Unproven, "unproven");
+            of(Metric::Late, "late");
+            of(Metric::WindowsEmitted, "emitted");
+        }
+        for table in &self.plan.tables {
+            counter!(Metric::Stored.name(), "table" => table.name.clone()).absolute(sum(format!("table.{}.stored", table.name)));
+        }
+        let dead = self.plan.tables.iter().filter(|t| t.kind == TableKind::DeadLetters);
+        dead.for_each(|t| counter!(Metric::DeadLetters.name()).absolute(sum(format!("table.{}.input", t.name))));
+        gauge!(Metric::Unaccounted.name()).set(facts.iter().map(|f| f.unaccounted).sum::<u64>() as f64);
+        gauge!(Metric::StateKeys.name()).set(facts.iter().map(|f| f.held.0).sum::<u64>() as f64);
+        gauge!(Metric::StateBytes.name()).set(facts.iter().map(|f| f.held.1).sum::<u64>() as f64);
+        self.times(facts);
+    }
+
+    fn times(&self, facts: &[LaneFacts]) {
+        let now = now().0 as f64 / 1e6;
+        if let Some(oldest) = facts.iter().map(|f| f.sealed_at.elapsed()).max() {
+            gauge!(Metric::EpochLastSeal.name()).set(now - oldest.as_secs_f64());
+        }
+        let started = facts.iter().map(|f| f.watermark).filter(|w| *w != EventTime::MIN);
+        if let Some(least) = started.min() {
+            gauge!(Metric::Watermark.name()).set(least.0 as f64 / 1e6);
+            gauge!(Metric::WatermarkLag.name()).set(now - least.0 as f64 / 1e6);
+        }
+        counter!(Metric::Moves.name(), "outcome" => "committed").absolute(self.moves.committed.load(Relaxed));
+        counter!(Metric::Moves.name(), "outcome" => "failed").absolute(self.moves.failed.load(Relaxed));
+    }
+
+    fn sources(&self) {
+        let mut in_flight = 0;
+        for (name, status) in &self.sources {
+            let count = |metric: Metric, value: u64| counter!(metric.name(), "component" => name.clone()).absolute(value);
+            let received = status.received.load(Relaxed);
+            count(Metric::Received, received);
+            count(Metric::ReceivedBytes, status.received_bytes.load(Relaxed));
+            count(Metric::Redelivered, status.redelivered.load(Relaxed));
+            count(Metric::SourceReconnects, status.reconnects.load(Relaxed));
+            gauge!(Metric::SourceConnected.name(), "component" => name.clone()).set(status.connected.load(Relaxed) as f64);
+            gauge!(Metric::SourceUnacked.name(), "component" => name.clone()).set(status.unacked.load(Relaxed) as f64);
+            in_flight += received.saturating_sub(status.logged.load(Relaxed) + status.rejected.load(Relaxed));
+        }
+        gauge!(Metric::InFlight.name()).set(in_flight as f64);
+        if let Some(journal) = &self.journal {
+            gauge!(Metric::JournalBytes.name()).set(journal.bytes() as f64);
+        }
+    }
+
+    async fn tiers(&self) {
+        let Ok(lanes) = self.live.lanes().await else { return };
+        for table in &self.plan.tables {
+            let (mut hot, mut warm, mut bytes) = (0u64, 0u64, 0u64);
+            for lane in &lanes {
+                hot += lane.batches(&table.name).iter().map(|b| b.num_rows() as u64).sum::<u64>();
+                for segment in lane.segments(&table.name, 0) {
+                    warm += segment.rows;
+                    bytes += segment.bytes;
+                }
+            }
+            let rows = |tier: &'static str, n: u64| gauge!(Metric::TierRows.name(), "table" => table.name.clone(), "tier" => tier).set(n as f64);
+            rows("hot", hot);
+            rows("warm", warm);
+            gauge!(Metric::TierBytes.name(), "table" => table.name.clone(), "tier" => "warm").set(bytes as f64);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Cold: one Delta table per table, on local disk, that any Delta reader opens.
+//!
+//! `table` is the Delta table and its one commit a move; `files` writes a move's Parquet files; `store` is the object store that makes a
+//! Delta commit durable before it is seen; `types` says how our columns are stored. The move as a whole is `crate::mover`.
+//!
+//! **The commit is the switch.** A move adds its files and raises, for each lane inside, the application transaction
+//! `tidegate/<pipeline>/<table>/<lane>/<chain>` to its move number, in one Delta commit. A reader of that snapshot has the rows here;
+//! a reader of an older one has them in warm.
+//!
+//! Not here yet: object stores other than local disk, optimize and vacuum, retention.
+
+mod files;
+mod store;
+mod table;
+mod types;
+mod views;
+
+pub use files::{MoveFile, write_files};
+pub use store::DurableFs;
+pub use table::{Cold, Snapshot, transaction};
+pub use views::ColdTables;

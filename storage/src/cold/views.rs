@@ -1,0 +1,64 @@
+//! The cold tables of a pipeline as queries see them.
+
+use super::table::{Cold, Snapshot, transaction};
+use crate::view::{ColdView, ColdViews};
+use async_trait::async_trait;
+use flow::{Lane, Result};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// The cold tables of a pipeline, and the lanes whose moves they hold. Clones share what they know.
+#[derive(Clone)]
+pub struct ColdTables {
+    pipeline: Arc<str>,
+    tables: Arc<BTreeMap<String, Cold>>,
+    /// Lanes with their chains.
+    lanes: Arc<Mutex<BTreeMap<Lane, String>>>,
+    /// The newest view of each table that was taken.
+    recent: Arc<Mutex<BTreeMap<String, ColdView>>>,
+}
+
+impl ColdTables {
+    /// Tables by name. No lane is known yet.
+    #[must_use]
+    pub fn new(pipeline: &str, tables: BTreeMap<String, Cold>) -> Self {
+        Self { pipeline: pipeline.into(), tables: Arc::new(tables), lanes: Arc::default(), recent: Arc::default() }
+    }
+
+    /// A lane that moves rows into these tables, with the chain of its records.
+    pub fn add_lane(&self, lane: Lane, chain: String) {
+        self.lanes.lock().expect("nothing panics while it holds the lanes").insert(lane, chain);
+        self.recent.lock().expect("nothing panics while it holds the views").clear();
+    }
+
+    /// The table, if it has a cold tier.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&Cold> {
+        self.tables.get(name)
+    }
+
+    async fn read(&self, table: &str, snapshot: &Snapshot) -> Result<ColdView> {
+        let lanes = self.lanes.lock().expect("nothing panics while it holds the lanes").clone();
+        let mut moved = BTreeMap::new();
+        for (lane, chain) in lanes {
+            let t = snapshot.transaction(&transaction(&self.pipeline, table, &lane.0, &chain)).await?;
+            moved.insert(lane, t);
+        }
+        Ok(ColdView { provider: snapshot.provider().await?, moved })
+    }
+}
+
+#[async_trait]
+impl ColdViews for ColdTables {
+    async fn cold(&self, table: &str, refresh: bool) -> Result<Option<ColdView>> {
+        let Some(cold) = self.tables.get(table) else { return Ok(None) };
+        let known = self.recent.lock().expect("nothing panics while it holds the views").get(table).cloned();
+        if let (Some(view), false) = (known, refresh) {
+            return Ok(Some(view));
+        }
+        let Some(snapshot) = cold.snapshot().await? else { return Ok(None) };
+        let view = self.read(table, &snapshot).await?;
+        self.recent.lock().expect("nothing panics while it holds the views").insert(table.to_owned(), view.clone());
+        Ok(Some(view))
+    }
+}

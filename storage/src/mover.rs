@@ -1,0 +1,138 @@
+//! The move from warm to cold: a saga whose register is the Delta log.
+//!
+//! `sealed (marked in the lanes' records) → written → verified → committed → reclaimed`. Before the commit a failure leaves nothing that
+//! anyone sees, and the same marks are tried again; after it the move only goes forward: the lanes are told, and their next records let
+//! the segments go. Nothing is remembered elsewhere: after a crash the marks and the log's transactions say what is left to do.
+
+use crate::cold::{Cold, MoveFile, Snapshot, transaction, write_files};
+use crate::epoch::{Segment, Whole};
+use flow::{Error, Remedy, Result};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// What a lane has marked of one table.
+#[derive(Clone, Debug)]
+pub struct Marked {
+    /// The lane.
+    pub lane: String,
+    /// Its chain of records.
+    pub chain: String,
+    /// The move number.
+    pub number: u64,
+    /// The marked segments.
+    pub segments: Vec<Segment>,
+}
+
+impl Marked {
+    /// The move that a lane's newest record asks for; none when all of its moves are done.
+    #[must_use]
+    pub fn of(lane: &str, chain: &str, whole: &Whole, table: &str) -> Option<Self> {
+        let state = whole.tables.get(table).filter(|state| state.marked > state.dropped)?;
+        let segments = state.segments.iter().filter(|s| s.mark == Some(state.marked)).cloned().collect();
+        Some(Self { lane: lane.into(), chain: chain.into(), number: state.marked, segments })
+    }
+}
+
+/// A table whose segments move.
+#[derive(Clone, Debug)]
+pub struct Mover {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The table's name.
+    pub table: String,
+    /// The columns that its rows are sorted by, before the event time.
+    pub key: Vec<String>,
+    /// Where the rows go.
+    pub cold: Cold,
+    /// The folder of the table's segments.
+    pub warm: PathBuf,
+    /// Random, of this process: a file of an earlier one is never written to.
+    pub incarnation: u64,
+}
+
+/// What a pass of the mover did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// For each lane the highest move number that is now in the cold table.
+    pub lanes: BTreeMap<String, u64>,
+    /// Rows moved by this pass.
+    pub rows: u64,
+    /// Bytes of the files that this pass added.
+    pub bytes: u64,
+}
+
+impl Mover {
+    /// Brings all marks into the cold table in one commit. Marks that are already there are only reported. An error with remedy `Retry`
+    /// leaves everything as it was.
+    pub async fn pass(&self, marks: &[Marked], now_ms: i64) -> Result<Moved> {
+        let snapshot = self.cold.snapshot_or_create().await?;
+        let (mut moved, open) = self.sort_out(&snapshot, marks).await?;
+        if open.is_empty() {
+            return Ok(moved);
+        }
+        let segments: Vec<PathBuf> = open.iter().flat_map(|m| &m.segments).map(|s| self.warm.join(&s.file)).collect();
+        let expected: u64 = open.iter().flat_map(|m| &m.segments).map(|s| s.rows).sum();
+        let files = write_files(&self.cold, &segments, &self.key, &self.name(open[0]), now_ms).await?;
+        let written: u64 = files.iter().map(|f| f.rows).sum();
+        if written != expected {
+            discard(&self.cold, &files);
+            return Err(Error::new(Remedy::Retry, format!("table {}: {written} rows written for {expected} in the segments", self.table)));
+        }
+        let transactions: BTreeMap<_, _> = open.iter().map(|m| (self.app(m), m.number)).collect();
+        if let Err(error) = self.cold.commit(&snapshot, &files, &transactions).await {
+            self.settle(&open, &files, error).await?;
+        }
+        moved.lanes.extend(open.iter().map(|m| (m.lane.clone(), m.number)));
+        moved.rows = written;
+        moved.bytes = files.iter().map(|f| f.bytes).sum();
+        Ok(moved)
+    }
+
+    /// Which marks are in the snapshot already, and which are exactly the next of their lane. Anything else is lost data.
+    async fn sort_out<'m>(&self, snapshot: &Snapshot, marks: &'m [Marked]) -> Result<(Moved, Vec<&'m Marked>)> {
+        let (mut moved, mut open) = (Moved::default(), vec![]);
+        for mark in marks {
+            let t = snapshot.transaction(&self.app(mark)).await?;
+            if t >= mark.number {
+                moved.lanes.insert(mark.lane.clone(), t);
+            } else if t + 1 == mark.number {
+                open.push(mark);
+            } else {
+                let what = format!("cold table {} has move {t} of lane {}, the lane is at {}: commits were lost", self.table, mark.lane, mark.number);
+                return Err(Error::new(Remedy::Stop, what));
+            }
+        }
+        Ok((moved, open))
+    }
+
+    /// After a commit that failed or whose outcome is unknown: the log decides.
+    async fn settle(&self, open: &[&Marked], files: &[MoveFile], error: Error) -> Result<()> {
+        let snapshot = self.cold.snapshot_or_create().await?;
+        for mark in open {
+            if snapshot.transaction(&self.app(mark)).await? < mark.number {
+                discard(&self.cold, files);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn app(&self, mark: &Marked) -> String {
+        transaction(&self.pipeline, &self.table, &mark.lane, &mark.chain)
+    }
+
+    fn name(&self, first: &Marked) -> String {
+        format!("{:016x}-{:016x}-{}", self.incarnation, xxh3_64(first.lane.as_bytes()), first.number)
+    }
+}
+
+/// Deletes files that no commit names. What cannot be deleted is only space.
+fn discard(cold: &Cold, files: &[MoveFile]) {
+    for file in files {
+        let at = cold.root().join(&file.path);
+        if let Err(error) = std::fs::remove_file(&at) {
+            tracing::warn!(file = %at.display(), %error, "a file of a move that was given up stays");
+        }
+    }
+}
