@@ -82,7 +82,7 @@ fn the_fingerprint_changes_with_what_state_depends_on_and_with_nothing_else() {
         ("= 4 ", "= 8 "),
         ("size = \"1m\"", "size = \"2m\""),
         ("\"float64\"", "\"float32\""),
-        ("key    = [\"device_id\"]", "key    = [\"site\", \"device_id\"]"),
+        ("[\"device_id\"]", "[\"site\", \"device_id\"]"),
     ] {
         assert!(text.contains(from), "{from}");
         assert_ne!(fingerprint(&text.replace(from, to)), plain, "{to}");
