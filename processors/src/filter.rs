@@ -2,7 +2,7 @@
 
 use crate::refuse::refuse;
 use crate::{BuildError, sql::Expression};
-use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{is_null, not, or};
 use arrow::datatypes::{DataType, SchemaRef};
 use flow::{Batch, Count, DeadLetters, Error, Operator, Output, Reason, Result};

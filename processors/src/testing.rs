@@ -1,6 +1,6 @@
 //! Rows and an output for the tests of this room: columns device, value, event_time.
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use flow::{Batch, Count, DeadLetters, Origin, Output, Reason, Result, StateReader, StateWriter, WallTime, event_time_field};
 use std::collections::BTreeMap;

@@ -38,7 +38,8 @@ pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Opera
     options.check()?;
     error::column(input, "key", EVENT_TIME)?;
     let ours = [START, END, EVENT_TIME, PANE];
-    for name in options.select.keys().filter(|n| ours.contains(&n.as_str()) || options.key.contains(n)) {
+    let taken = |name: &&String| ours.contains(&name.as_str()) || options.key.contains(name);
+    if let Some(name) = options.select.keys().find(taken) {
         return Err(BuildError::new(format!("select.{name}"), format!("every window has a column `{name}` already")));
     }
     let aggregates = Aggregates::parse(&options.select, &options.key, input)?;
