@@ -19,6 +19,8 @@ pub struct Cli {
 pub enum Command {
     /// Runs a pipeline until its sources end or a signal comes.
     Run(RunArguments),
+    /// Shows Tidegate at work: a broker, 200 simulated devices and a pipeline, all on this machine.
+    Demo(DemoArguments),
     /// Looks for mistakes in a pipeline's file without opening anything else.
     Check {
         /// The pipeline's file.
@@ -29,6 +31,8 @@ pub enum Command {
     },
     /// Asks a running pipeline, or its data directory when none runs.
     Sql(SqlArguments),
+    /// Publishes a simulated fleet of devices to an MQTT broker at QoS 1.
+    Simulate(bench::SimulateOptions),
     /// Prints the JSON Schema of a pipeline's file.
     Schema,
     /// Prints the version.
@@ -43,6 +47,20 @@ pub struct RunArguments {
     /// Ends the pipeline after this much silence on every source, as `10s`; windows close as at the end of a file.
     #[arg(long, value_name = "TIME", value_parser = crate::units::time)]
     pub until_idle: Option<Duration>,
+}
+
+/// What the demo does.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArguments {
+    /// How long the devices send.
+    #[arg(long = "for", value_name = "TIME", value_parser = crate::units::time, default_value = "30s")]
+    pub lasting: Duration,
+    /// Goes on after that, until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// A new or empty folder for everything; a fresh temporary one if left out. It stays.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// What is asked, and whom.

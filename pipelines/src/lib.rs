@@ -1,9 +1,10 @@
 //! From a pipeline's file to running lanes: `spec` (what is written) → `plan` (what is meant) → `run` (lanes, threads, the journal and the
-//! tables around them). Beside them: mistakes shown with their place, the command line, logs and the names of all metrics.
+//! tables around them). Beside them: mistakes shown with their place, the command line, logs, the names of all metrics, and the demo.
 //!
 //! Absent by intent: decoding, operators and storage, which are rooms of their own and only composed here.
 
 pub mod cli;
+pub mod demo;
 pub mod diagnose;
 pub mod logs;
 pub mod metrics;

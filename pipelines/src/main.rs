@@ -1,9 +1,9 @@
 //! The binary `tidegate`. Exit codes: 0 done, 1 failure, 2 usage, 78 a mistake in the configuration (as in sysexits.h).
 
 use clap::Parser;
-use pipelines::cli::{Cli, Command, RunArguments, SqlArguments};
+use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments};
 use pipelines::plan::{Plan, TableKind};
-use pipelines::{logs, run, schema};
+use pipelines::{demo, logs, run, schema};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -26,8 +26,10 @@ enum Failure {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(arguments) => run_pipeline(&arguments),
+        Command::Demo(arguments) => run_demo(&arguments),
         Command::Check { file, json } => check(&file, json),
         Command::Sql(arguments) => sql(&arguments),
+        Command::Simulate(options) => simulate(&options),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Version => print(concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n")),
     };
@@ -42,6 +44,18 @@ fn run_pipeline(arguments: &RunArguments) -> Result<(), Failure> {
     let plan = plan(&arguments.file)?;
     logs::install(&plan.observability.log).map_err(|e| Failure::Configuration(format!("{}: {e}\n", arguments.file.display())))?;
     run::run(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
+}
+
+fn run_demo(arguments: &DemoArguments) -> Result<(), Failure> {
+    // The pipeline logs to a file of its own; here only what goes wrong around it is worth a line between the figures.
+    logs::install("error").map_err(Failure::Other)?;
+    demo::run(arguments).map_err(|e| Failure::Other(e.to_string()))
+}
+
+fn simulate(options: &bench::SimulateOptions) -> Result<(), Failure> {
+    logs::install("info").map_err(Failure::Other)?;
+    let sent = demo::simulate(options).map_err(|e| Failure::Other(e.to_string()))?;
+    print(&format!("{:#}\n", json!(sent)))
 }
 
 fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
