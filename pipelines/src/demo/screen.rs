@@ -2,17 +2,22 @@
 
 use super::figures::Figures;
 use flow::{Error, Result};
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Off a terminal, how often there is a line.
 const LINE_EVERY: Duration = Duration::from_secs(3);
 
+/// Readings a second are of this time: the pipeline renews its counts once a second, so less would jump.
+const RATE_OVER: Duration = Duration::from_millis(5_500);
+
 /// Standard output.
 pub(super) struct Screen {
     is_terminal: bool,
     began: Instant,
-    before: Option<(Instant, u64)>,
+    /// When how many readings were received, as of the last seconds.
+    received: VecDeque<(Instant, u64)>,
     line_at: Option<Instant>,
     /// Lines of the table that the next one takes the place of.
     drawn: usize,
@@ -20,7 +25,7 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self { is_terminal: io::stdout().is_terminal(), began: Instant::now(), before: None, line_at: None, drawn: 0 }
+        Self { is_terminal: io::stdout().is_terminal(), began: Instant::now(), received: VecDeque::new(), line_at: None, drawn: 0 }
     }
 
     /// Says something that stays.
@@ -32,18 +37,26 @@ impl Screen {
     /// Shows a pipeline at this moment.
     pub(super) fn show(&mut self, figures: &Figures) -> Result<()> {
         let now = Instant::now();
-        let rate = self.before.map(|(at, received)| figures.received.saturating_sub(received) as f64 / (now - at).as_secs_f64());
+        let rate = self.rate(now, figures.received);
         if self.is_terminal {
-            self.before = Some((now, figures.received));
             return self.draw(&cells(figures, rate));
         }
         if self.line_at.is_some_and(|at| now - at < LINE_EVERY) {
             return Ok(());
         }
-        self.before = Some((now, figures.received));
         self.line_at = Some(now);
         let words: Vec<String> = cells(figures, rate).into_iter().map(|(name, value)| format!("{name} {value}")).collect();
         write(&format!("{:3} s  {}\n", self.began.elapsed().as_secs(), words.join(" | ")))
+    }
+
+    /// Readings a second over the last seconds; none at first.
+    fn rate(&mut self, now: Instant, received: u64) -> Option<f64> {
+        self.received.push_back((now, received));
+        while self.received.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
+            self.received.pop_front();
+        }
+        let (at, before) = *self.received.front()?;
+        (at < now).then(|| received.saturating_sub(before) as f64 / (now - at).as_secs_f64())
     }
 
     /// Shows a pipeline at its end, whatever was shown a moment before.

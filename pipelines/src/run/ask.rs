@@ -90,7 +90,12 @@ async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::f
     if missing > 0 {
         note(&format!("tidegate: {missing} journaled readings are not in this answer; the next run takes them\n"));
     }
-    let tables = Tables { specs: build::specs(&plan), views: Arc::new(Stored { lanes }), cold: Some(Arc::new(cold)), warm: Folders::of(data_dir).warm };
+    let tables = Tables {
+        specs: build::specs(&plan),
+        views: Arc::new(Stored { lanes }),
+        cold: Some(Arc::new(cold)),
+        warm: Folders::of(data_dir).warm,
+    };
     let failed = |e| Error::stop("query", e);
     let engine = Engine::new(tables, limits(&plan)).map_err(failed)?;
     let answer = engine.query(sql).await.map_err(failed)?;
@@ -100,7 +105,8 @@ async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::f
 /// The plan that the last run kept in the data directory.
 fn kept(data_dir: &Path) -> Result<Plan> {
     let at = data_dir.join(PIPELINE);
-    let text = std::fs::read_to_string(&at).map_err(|e| Error::stop(format!("{} is no data directory of a pipeline: {}", data_dir.display(), at.display()), e))?;
+    let text = std::fs::read_to_string(&at)
+        .map_err(|e| Error::stop(format!("{} is no data directory of a pipeline: {}", data_dir.display(), at.display()), e))?;
     Plan::read(&at.display().to_string(), &text).map_err(|problems| Error::new(Remedy::Stop, problems.render(false)))
 }
 

@@ -6,16 +6,16 @@ use crate::run::graph::{Graph, Node};
 use crate::run::lane::{Lane, LaneTable, Parts};
 use crate::run::marks::MovePolicy;
 use flow::{Result, Span};
-use processors::watermark::WatermarkOptions;
 use processors::watermark::Watermark;
+use processors::watermark::WatermarkOptions;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::options::TableSpec;
 use storage::cold::{Cold, ColdTables};
 use storage::epoch::{Chain, Claimed, EpochStore, LocalEpochs, clean_files, clean_records};
 use storage::hot::HotLimits;
+use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
 
@@ -24,7 +24,12 @@ const LINGER_DEADLINES: u32 = 2;
 
 /// The tables of a plan as storage knows them.
 pub(crate) fn specs(plan: &Plan) -> Vec<TableSpec> {
-    let spec = |t: &crate::plan::PlannedTable| TableSpec { name: t.name.clone(), schema: t.schema.clone(), key: t.key.clone(), options: t.options.clone() };
+    let spec = |t: &crate::plan::PlannedTable| TableSpec {
+        name: t.name.clone(),
+        schema: t.schema.clone(),
+        key: t.key.clone(),
+        options: t.options.clone(),
+    };
     plan.tables.iter().map(spec).collect()
 }
 

@@ -1,7 +1,9 @@
 //! Rows in the shape of a table: its columns by name, and for dead letters and late rows what travelled beside the rows.
 
 use crate::plan::dead_letters_schema;
-use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, SchemaRef, UInt64Type};
 use flow::{Batch, DeadLetters, EVENT_TIME, Error, Result, trail};

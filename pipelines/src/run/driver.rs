@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage::epoch::{EpochStore, LocalEpochs, Record, Sealed, Whole};
 use storage::hot::HotLimits;
+use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
 use storage::warm::write_segment;
-use storage::options::TableSpec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -82,8 +82,10 @@ struct Progress {
     close: Option<JoinHandle<Result<Event>>>,
     last_close: Instant,
     last_input: Instant,
-    /// An epoch must close before more is read: files are sealed before their first row, a tick before its results are gone.
+    /// The epoch must close at once.
     must_close: bool,
+    /// Nothing is read until the close under way is sealed.
+    hold: bool,
     ended: bool,
     stopping: bool,
     /// Who waits for the end, before the log is taken to its end and after.
@@ -101,6 +103,7 @@ impl Driver {
             last_close: start,
             last_input: start,
             must_close: false,
+            hold: false,
             ended: false,
             stopping: false,
             end_wanted: vec![],
@@ -125,14 +128,21 @@ impl Driver {
                 progress.last_close = Instant::now();
             }
             if progress.close.is_none() && !self.lane.dirty() {
+                // Rows that are hot do not move: whoever waits for the end waits for all of them to be cold.
+                self.evict(&progress);
                 if !self.lane.moving() && !self.lane.wants_to_mark(now(), &self.floors()) {
-                    progress.waiting_for_end.drain(..).for_each(|told| drop(told.send(())));
+                    for told in progress.waiting_for_end.drain(..) {
+                        // Whoever asked may have given up.
+                        let _ = told.send(());
+                    }
                 }
                 if progress.stopping {
                     return Ok(());
                 }
             }
-            let blocked = progress.stopping || progress.close.is_some() && (progress.must_close || self.lane.full() || self.overdue(&progress));
+            let blocked = progress.stopping
+                || progress.hold
+                || progress.close.is_some() && (progress.must_close || self.lane.full() || self.overdue(&progress));
             tokio::select! {
                 biased;
                 closed = async { progress.close.as_mut().expect("checked").await }, if progress.close.is_some() => {
@@ -153,8 +163,9 @@ impl Driver {
     fn take(&mut self, events: Vec<Event>, progress: &mut Progress) -> Result<()> {
         for event in events {
             match event {
-                Event::Progress { .. } => {}
-                Event::Files(_) => progress.must_close = true,
+                // A tick of our own is no sign of life.
+                Event::Progress { .. } | Event::Tick { .. } => {}
+                Event::Files(_) => (progress.must_close, progress.hold) = (true, true),
                 _ => progress.last_input = Instant::now(),
             }
             self.step(event, progress)?;
@@ -174,7 +185,8 @@ impl Driver {
     }
 
     fn is_due(&self, progress: &Progress) -> bool {
-        let asked = progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
+        let asked =
+            progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
         let worth = self.lane.dirty() || (progress.last_close.elapsed() >= LOOK && self.lane.wants_to_mark(now(), &self.floors()));
         progress.close.is_none() && worth && asked
     }
@@ -254,6 +266,7 @@ impl Driver {
     }
 
     fn publish(&mut self, epoch: Epoch, gone: Vec<Gone>, progress: &mut Progress) -> Result<()> {
+        progress.hold = false;
         let whole = self.lane.chain().whole().clone();
         self.live.seal(epoch.0, whole.clone(), now());
         progress.doomed.extend(gone.into_iter().map(|gone| (Instant::now(), self.shared.path(gone))));

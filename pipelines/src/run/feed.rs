@@ -45,7 +45,8 @@ fn journal_event(id: &Arc<str>, sources: &HashMap<Arc<str>, usize>, offset: Offs
     Ok(match body {
         Body::Rows(batch) => {
             let name = &batch.origin().source;
-            let missing = || Error::new(Remedy::Stop, format!("the journal holds readings of source {name}, which the pipeline no longer has"));
+            let missing =
+                || Error::new(Remedy::Stop, format!("the journal holds readings of source {name}, which the pipeline no longer has"));
             Event::Rows { source: *sources.get(name).ok_or_else(missing)?, log, batch, next }
         }
         Body::Rejects(rejects) => Event::Rejects { log, rejects, next },

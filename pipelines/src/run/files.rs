@@ -53,7 +53,8 @@ impl Reader {
         };
         let finite = options.mode == Mode::Once;
         let known = positions.iter().max_by_key(|p| p.0.len()).map_or(&[][..], |p| &p.0);
-        let mut reader = FileReader::open(source.name.as_str().into(), options.clone(), source.decode.format, decoder(source)?, known, now())?;
+        let mut reader =
+            FileReader::open(source.name.as_str().into(), options.clone(), source.decode.format, decoder(source)?, known, now())?;
         let (file, row) = least(&positions, reader.files().len());
         reader.start_at(file, row);
         let pump = Pump { finite, reader, lanes, key: source.key_columns.clone(), known: positions, status, of: vec![] };

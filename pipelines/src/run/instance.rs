@@ -1,6 +1,6 @@
 //! One running pipeline: locks its data directory, claims its lanes, starts what reads and what answers, and ends all of it in order.
 //!
-//! I/O (brokers, HTTP, moves) runs on one runtime and lanes on another, so that a busy lane never delays an ack or a health check.
+//! I/O (brokers, moves), lanes and queries run on threads of their own, so that neither a busy lane nor a query delays an ack.
 
 use crate::cli::RunArguments;
 use crate::plan::{Plan, PlannedSource};
@@ -51,6 +51,24 @@ pub(crate) struct Handle {
     pub(crate) flush: bool,
 }
 
+/// A runtime of its own for one kind of work. Dropping it waits for nothing.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(name: &str) -> Result<Self> {
+        let built = tokio::runtime::Builder::new_multi_thread().thread_name(name).enable_all().build();
+        Ok(Self(Some(built.map_err(|e| Error::stop(format!("starting the {name} threads"), e))?)))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Why the pipeline ends.
 enum Why {
     /// Everything is read, or everything is silent for long enough.
@@ -67,7 +85,8 @@ struct Instance {
     cold: ColdTables,
     lanes: Vec<Handle>,
     lane_tasks: JoinSet<Result<()>>,
-    lane_runtime: Runtime,
+    lane_threads: Threads,
+    query_threads: Threads,
     sources: Vec<(String, Arc<SourceStatus>)>,
     source_tasks: Vec<JoinHandle<Result<()>>>,
     readers: Vec<files::Reader>,
@@ -101,9 +120,10 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     stop_serving.cancel();
     let _ = (moving.await, observing.await, serving.await);
     let _ = std::fs::remove_file(instance.plan.data_dir.join(INSTANCE));
-    instance.lane_runtime.shutdown_background();
     ended?;
-    left.unwrap_or_else(|_| Err(Error::new(Remedy::Stop, format!("not sealed within {STOP_WITHIN:?}; the log is safe and will be read again"))))
+    left.unwrap_or_else(|_| {
+        Err(Error::new(Remedy::Stop, format!("not sealed within {STOP_WITHIN:?}; the log is safe and will be read again")))
+    })
 }
 
 /// The file that says where a running pipeline listens.
@@ -113,20 +133,14 @@ pub(crate) const PIPELINE: &str = "pipeline.toml";
 
 impl Instance {
     fn new(plan: Plan) -> Result<Self> {
-        let workers = std::thread::available_parallelism().map_or(2, usize::from);
-        let lane_runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .thread_name("lane")
-            .enable_time()
-            .build()
-            .map_err(|e| Error::stop("starting the lanes' threads", e))?;
         Ok(Self {
             shared: Arc::new(build::shared(&plan)?),
             cold: build::cold_tables(&plan)?,
             live: Live::default(),
             lanes: vec![],
             lane_tasks: JoinSet::new(),
-            lane_runtime,
+            lane_threads: Threads::start("lane")?,
+            query_threads: Threads::start("query")?,
             sources: vec![],
             source_tasks: vec![],
             readers: vec![],
@@ -189,7 +203,12 @@ impl Instance {
                     max_future: source.watermark.max_future.0,
                 };
                 producer += 1;
-                self.source_tasks.push(tokio::spawn(ingest::mqtt::run(connection, journal.clone(), status.clone(), self.stop_sources.clone())));
+                self.source_tasks.push(tokio::spawn(ingest::mqtt::run(
+                    connection,
+                    journal.clone(),
+                    status.clone(),
+                    self.stop_sources.clone(),
+                )));
             }
         }
         Ok(())
@@ -200,7 +219,8 @@ impl Instance {
         let plan = self.plan.clone();
         for (index, source) in plan.sources.iter().enumerate() {
             let Source::File(_) = &source.kind else { continue };
-            let made = (0..plan.lanes).map(|n| self.make(&format!("file/{}/{n}", source.name), &source.watermark)).collect::<Result<Vec<_>>>()?;
+            let made =
+                (0..plan.lanes).map(|n| self.make(&format!("file/{}/{n}", source.name), &source.watermark)).collect::<Result<Vec<_>>>()?;
             let positions: Vec<_> = made.iter().map(|m| m.positions.clone()).collect();
             let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
             for (made, deliveries) in made.into_iter().zip(receive) {
@@ -225,18 +245,19 @@ impl Instance {
         let flush = !matches!(&feed, Feed::Files { source, .. } if keeps_windows(&self.plan.sources[*source]));
         self.lanes.push(Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush });
         let driver = Driver { lane: made.lane, feed, journal, commands: receive, shared: self.shared.clone(), live: made.live, status };
-        self.lane_tasks.spawn_on(driver.run(), self.lane_runtime.handle());
+        self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
     }
 
     /// The watermark of the journal's lanes: the most patient of what its sources ask for.
     fn journal_watermark(&self) -> WatermarkOptions {
         let journaled = self.plan.sources.iter().filter(|s| s.is_journaled()).map(|s: &PlannedSource| s.watermark.clone());
-        journaled.reduce(|a, b| WatermarkOptions {
-            out_of_orderness: a.out_of_orderness.max(b.out_of_orderness),
-            idle_timeout: a.idle_timeout.max(b.idle_timeout),
-            max_future: a.max_future.max(b.max_future),
-        })
-        .unwrap_or_default()
+        journaled
+            .reduce(|a, b| WatermarkOptions {
+                out_of_orderness: a.out_of_orderness.max(b.out_of_orderness),
+                idle_timeout: a.idle_timeout.max(b.idle_timeout),
+                max_future: a.max_future.max(b.max_future),
+            })
+            .unwrap_or_default()
     }
 
     fn start_moves(&self, hurry: &Arc<AtomicBool>, counts: &Arc<MoveCounts>, stop: CancellationToken) -> JoinHandle<()> {
@@ -262,8 +283,10 @@ impl Instance {
         std::fs::write(&at, text.to_string()).map_err(|e| Error::stop(format!("writing {}", at.display()), e))?;
         tracing::info!(%address, "answering SQL");
         let ready = ready.clone();
-        Ok(tokio::spawn(async move {
-            if let Err(error) = gateway::http::serve(listener, gateway::http::router(engine, ready), async move { stop.cancelled().await }).await {
+        Ok(self.query_threads.0.as_ref().expect("there until the drop").spawn(async move {
+            if let Err(error) =
+                gateway::http::serve(listener, gateway::http::router(engine, ready), async move { stop.cancelled().await }).await
+            {
                 tracing::error!(%error, "the HTTP server ended");
             }
         }))
@@ -316,7 +339,8 @@ impl Instance {
             if self.sources_are_finite() && self.readers.iter().all(files::Reader::finished) {
                 return Ok(Why::Drained);
             }
-            let now: u64 = self.sources.iter().map(|(_, s)| s.received.load(Ordering::Relaxed) + s.redelivered.load(Ordering::Relaxed)).sum();
+            let now: u64 =
+                self.sources.iter().map(|(_, s)| s.received.load(Ordering::Relaxed) + s.redelivered.load(Ordering::Relaxed)).sum();
             if now != received {
                 (received, since) = (now, Instant::now());
             }

@@ -128,6 +128,8 @@ pub(crate) struct Lane {
     sealing: bool,
     /// Newest state of Delta's transactions, by table: the highest move number known to be in cold.
     moved: BTreeMap<usize, u64>,
+    /// Dead letters by reason, since the lane began.
+    dead: BTreeMap<Reason, u64>,
     dirty: bool,
     ended: bool,
     water: Vec<i64>,
@@ -157,7 +159,10 @@ impl Lane {
             tally
         };
         let count = |word: String| counters.get(&word).copied().unwrap_or(0);
-        let tally = |t: &LaneTable| TableTally { input: count(format!("table.{}.input", t.name)), stored: count(format!("table.{}.stored", t.name)) };
+        let tally = |t: &LaneTable| TableTally {
+            input: count(format!("table.{}.input", t.name)),
+            stored: count(format!("table.{}.stored", t.name)),
+        };
         Ok(Self {
             sources: parts.sources.iter().map(load).collect(),
             tables: parts.tables.iter().map(tally).collect(),
@@ -167,6 +172,7 @@ impl Lane {
             closing: None,
             sealing: false,
             moved: BTreeMap::new(),
+            dead: Reason::ALL.into_iter().map(|r| (r, count(dead_word(r)))).filter(|(_, rows)| *rows > 0).collect(),
             dirty: false,
             ended: false,
             water: vec![],
@@ -183,6 +189,7 @@ impl Lane {
                 let from = self.positions.next(&log);
                 rejects.retain(|r| r.offset.is_none_or(|row| row >= from.0));
                 self.advance(&log, next);
+                rejects.iter().for_each(|r| *self.dead.entry(r.reason).or_default() += 1);
                 self.store(self.parts.dead_letters, rejected_rows(&rejects)?, &mut actions);
             }
             Event::Connection { log, producer, connected, at, next } => {
@@ -288,6 +295,7 @@ impl Lane {
         for node in &self.parts.graph.nodes {
             node.tally.store(&format!("operator.{}", node.name), &mut words);
         }
+        words.extend(self.dead.iter().map(|(reason, rows)| (dead_word(*reason), *rows)));
         for (table, tally) in self.parts.tables.iter().zip(&self.tables) {
             words.insert(format!("table.{}.input", table.name), tally.input);
             words.insert(format!("table.{}.stored", table.name), tally.stored);
@@ -323,8 +331,7 @@ impl Lane {
         if let Some(rows) = future {
             tally.refused += rows.len() as u64;
             let detail = "the event time lies further ahead of the arrival than max_future".to_string();
-            let letters = DeadLetters { rows, reason: Reason::TimeInFuture, detail };
-            self.store(self.parts.dead_letters, dead_rows(&letters)?, actions);
+            self.bury(&DeadLetters { rows, reason: Reason::TimeInFuture, detail }, actions)?;
         }
         self.pass((!batch.is_empty()).then_some((source, batch)), actions)
     }
@@ -343,8 +350,14 @@ impl Lane {
             self.store(table, rows, actions);
         }
         for letters in emitted.dead {
-            self.store(self.parts.dead_letters, dead_rows(&letters)?, actions);
+            self.bury(&letters, actions)?;
         }
+        Ok(())
+    }
+
+    fn bury(&mut self, letters: &DeadLetters, actions: &mut Vec<Action>) -> Result<()> {
+        *self.dead.entry(letters.reason).or_default() += letters.rows.len() as u64;
+        self.store(self.parts.dead_letters, dead_rows(letters)?, actions);
         Ok(())
     }
 
@@ -384,7 +397,8 @@ impl Lane {
         for node in &mut self.parts.graph.nodes {
             node.operator.save(&mut state.operator(&node.name))?;
         }
-        let tables: Vec<_> = self.open.iter_mut().enumerate().filter(|(_, rows)| !rows.is_empty()).map(|(i, rows)| (i, std::mem::take(rows))).collect();
+        let tables: Vec<_> =
+            self.open.iter_mut().enumerate().filter(|(_, rows)| !rows.is_empty()).map(|(i, rows)| (i, std::mem::take(rows))).collect();
         let mut rows = vec![0; self.open.len()];
         for (table, batches) in &tables {
             rows[*table] = batches.iter().map(|b| b.num_rows() as u64).sum();
@@ -393,7 +407,8 @@ impl Lane {
         for (table, n) in self.parts.tables.iter().zip(&rows) {
             *counters.entry(format!("table.{}.stored", table.name)).or_default() += n;
         }
-        let change = Change { positions: self.positions.clone(), watermark: water::store(&self.parts.watermark), counters, ..Change::default() };
+        let change =
+            Change { positions: self.positions.clone(), watermark: water::store(&self.parts.watermark), counters, ..Change::default() };
         let names = self.parts.chain.names();
         self.open_bytes = 0;
         self.dirty = false;
@@ -435,6 +450,11 @@ impl Lane {
         let epoch = Epoch(self.parts.chain.header().number);
         Action::Publish { epoch, gone: gone.into_iter().map(|file| place(&before, file)).collect() }
     }
+}
+
+/// The name of the count of dead letters of a reason.
+pub(crate) fn dead_word(reason: Reason) -> String {
+    format!("dead_letters.{}", reason.as_str())
 }
 
 /// What a file was.

@@ -1,12 +1,13 @@
 //! Turns what the lanes, sources and tiers show into metrics, once a second.
 
 use crate::metrics::Metric;
-use crate::plan::{Plan, TableKind};
+use crate::plan::Plan;
 use crate::run::clock::now;
 use crate::run::instance::Handle;
+use crate::run::lane::dead_word;
 use crate::run::moves::MoveCounts;
 use crate::run::status::LaneFacts;
-use flow::EventTime;
+use flow::{EventTime, Reason};
 use ingest::journal::JournalHandle;
 use ingest::mqtt::SourceStatus;
 use metrics::{counter, gauge};
@@ -63,8 +64,9 @@ impl Observer {
         for table in &self.plan.tables {
             counter!(Metric::Stored.name(), "table" => table.name.clone()).absolute(sum(format!("table.{}.stored", table.name)));
         }
-        let dead = self.plan.tables.iter().filter(|t| t.kind == TableKind::DeadLetters);
-        dead.for_each(|t| counter!(Metric::DeadLetters.name()).absolute(sum(format!("table.{}.input", t.name))));
+        for reason in Reason::ALL {
+            counter!(Metric::DeadLetters.name(), "reason" => reason.as_str()).absolute(sum(dead_word(reason)));
+        }
         gauge!(Metric::Unaccounted.name()).set(facts.iter().map(|f| f.unaccounted).sum::<u64>() as f64);
         gauge!(Metric::StateKeys.name()).set(facts.iter().map(|f| f.held.0).sum::<u64>() as f64);
         gauge!(Metric::StateBytes.name()).set(facts.iter().map(|f| f.held.1).sum::<u64>() as f64);
@@ -101,23 +103,32 @@ impl Observer {
         gauge!(Metric::InFlight.name()).set(in_flight as f64);
         if let Some(journal) = &self.journal {
             gauge!(Metric::JournalBytes.name()).set(journal.bytes() as f64);
+            if let Ok(free) = fs4::available_space(&self.plan.data_dir) {
+                gauge!(Metric::JournalFreeBytes.name()).set(free as f64);
+            }
         }
     }
 
     async fn tiers(&self) {
         let Ok(lanes) = self.live.lanes().await else { return };
         for table in &self.plan.tables {
-            let (mut hot, mut warm, mut bytes) = (0u64, 0u64, 0u64);
+            let (mut hot, mut warm, mut bytes, mut cold) = (0u64, 0u64, 0u64, 0u64);
             for lane in &lanes {
                 hot += lane.batches(&table.name).iter().map(|b| b.num_rows() as u64).sum::<u64>();
                 for segment in lane.segments(&table.name, 0) {
                     warm += segment.rows;
                     bytes += segment.bytes;
                 }
+                // Sealed rows that no segment holds any more have moved on.
+                let stored = lane.whole.counters.get(&format!("table.{}.stored", table.name)).copied().unwrap_or(0);
+                let held: u64 = lane.whole.tables.get(&table.name).map_or(0, |t| t.segments.iter().map(|s| s.rows).sum());
+                cold += stored.saturating_sub(held);
             }
-            let rows = |tier: &'static str, n: u64| gauge!(Metric::TierRows.name(), "table" => table.name.clone(), "tier" => tier).set(n as f64);
+            let rows =
+                |tier: &'static str, n: u64| gauge!(Metric::TierRows.name(), "table" => table.name.clone(), "tier" => tier).set(n as f64);
             rows("hot", hot);
             rows("warm", warm);
+            rows("cold", cold);
             gauge!(Metric::TierBytes.name(), "table" => table.name.clone(), "tier" => "warm").set(bytes as f64);
         }
     }

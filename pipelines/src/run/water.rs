@@ -24,8 +24,12 @@ struct StoredProducer {
 /// The state for the record.
 pub(crate) fn store(watermark: &Watermark) -> serde_json::Value {
     let state = watermark.state();
-    let producer = |p: &ProducerState| {
-        StoredProducer { producer: p.producer, w: p.w.0, since: p.since.0, silence: p.silence.0, connected: p.connected }
+    let producer = |p: &ProducerState| StoredProducer {
+        producer: p.producer,
+        w: p.w.0,
+        since: p.since.0,
+        silence: p.silence.0,
+        connected: p.connected,
     };
     let stored = Stored { w: state.w.0, producers: state.producers.iter().map(producer).collect() };
     serde_json::to_value(stored).expect("numbers and booleans have a JSON form")
@@ -48,12 +52,6 @@ pub(crate) fn restore(watermark: &mut Watermark, from: &serde_json::Value) -> Re
     Ok(())
 }
 
-/// The watermark of a record's state; none before the first reading.
-pub(crate) fn current(from: &serde_json::Value) -> Option<EventTime> {
-    let w = from.get("w")?.as_i64()?;
-    (w != i64::MIN).then_some(EventTime(w))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +66,5 @@ mod tests {
         let mut after = Watermark::new(&WatermarkOptions::default());
         restore(&mut after, &record).unwrap();
         assert_eq!(after.state(), before.state());
-        assert_eq!(current(&record), Some(EventTime(9)));
     }
 }
