@@ -23,7 +23,7 @@ lint:
 # The demo takes the dev profile: a cold build in minutes; the release build is the fast one.
 demo:
 	@echo "demo: a cold build takes about 10 minutes on two cores, the demo itself 30 seconds"
-	cargo build --package pipelines --bin tidegate
+	cargo build --workspace --bins
 	$(target)/debug/tidegate demo
 
 bench-w1:

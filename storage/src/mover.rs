@@ -99,7 +99,10 @@ impl Mover {
             } else if t + 1 == mark.number {
                 open.push(mark);
             } else {
-                let what = format!("cold table {} has move {t} of lane {}, the lane is at {}: commits were lost", self.table, mark.lane, mark.number);
+                let what = format!(
+                    "cold table {} has move {t} of lane {}, the lane is at {}: commits were lost",
+                    self.table, mark.lane, mark.number
+                );
                 return Err(Error::new(Remedy::Stop, what));
             }
         }

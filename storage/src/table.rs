@@ -48,7 +48,9 @@ impl OneTable {
     /// The table with its own columns; with `tiers` also `_tier`, which is `hot`, `warm` or `cold`.
     #[must_use]
     pub fn new(spec: TableSpec, view: Arc<View>, tiers: bool) -> Self {
-        let mut fields: Vec<_> = spec.schema.fields().iter().cloned().collect();
+        // Delta keeps every column nullable, and the plan may not promise more than its coldest part.
+        let is_nullable = |f: &Arc<Field>| f.is_nullable() || spec.options.cold.is_some();
+        let mut fields: Vec<_> = spec.schema.fields().iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(is_nullable(f)))).collect();
         if tiers {
             fields.push(Arc::new(Field::new(TIER, DataType::Utf8, false)));
         }

@@ -145,12 +145,13 @@ fn binary() -> &'static Path {
     BINARY.get_or_init(|| std::env::var_os("TIDEGATE_BIN").map_or_else(built, PathBuf::from))
 }
 
-/// Builds it first: cargo builds binaries only for the tests of their own package.
+/// Builds it first: cargo builds binaries only for the tests of their own package. The whole workspace, so that the features of
+/// dependencies are those of the tests and nothing is built twice.
 fn built() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test.parent().and_then(Path::parent).expect("tests lie in <target>/<profile>/deps");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "pipelines", "--bin", "tidegate", "--target-dir"]);
+    cargo.args(["build", "--quiet", "--workspace", "--bins", "--target-dir"]);
     cargo.arg(profile.parent().expect("a profile lies in the target folder")).current_dir(crate::repository());
     if profile.ends_with("release") {
         cargo.arg("--release");

@@ -51,12 +51,17 @@ async fn running(data_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(data_dir.join(INSTANCE)).ok()?;
     let facts: serde_json::Value = serde_json::from_str(&text).ok()?;
     let url = format!("http://{}", facts.get("http")?.as_str()?);
-    reqwest::get(format!("{url}/health/live")).await.ok().map(|_| url)
+    client().ok()?.get(format!("{url}/health/live")).send().await.ok().map(|_| url)
+}
+
+/// Straight to the instance: a proxy of the environment has no business on loopback.
+fn client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().build()
 }
 
 async fn ask(url: &str, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
     let failed = |e: reqwest::Error| Error::stop(format!("asking {url}"), e);
-    let request = reqwest::Client::new().post(format!("{}/api/v1/sql", url.trim_end_matches('/')));
+    let request = client().map_err(failed)?.post(format!("{}/api/v1/sql", url.trim_end_matches('/')));
     let answer = request.header("accept", format.media_type()).header("content-type", "text/plain").body(sql.to_owned()).send().await;
     let answer = answer.map_err(failed)?;
     let good = answer.status().is_success();

@@ -21,7 +21,7 @@ use ingest::rejected::Rejected;
 use processors::watermark::Watermark;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::epoch::{Chain, Change, Names, Record, Segment, StateChange, TableChange, Whole};
+use storage::epoch::{Chain, Change, Names, Record, Segment, StateChange, Whole};
 use storage::state::StateSave;
 
 /// Epochs close when this much lies in them, whatever their age: memory holds two of them.
@@ -423,7 +423,7 @@ impl Lane {
         change.state = written.state;
         for (table, segment) in written.segments {
             let name = self.parts.tables[table].name.clone();
-            change.tables.entry(name).or_insert_with(TableChange::default).added.push(segment);
+            change.tables.entry(name).or_default().added.push(segment);
         }
         let whole = self.parts.chain.whole();
         let watermark = self.parts.watermark.current();

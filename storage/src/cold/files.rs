@@ -114,7 +114,9 @@ impl Days<'_> {
     }
 
     fn write_day(&mut self, day: String, rows: &RecordBatch) -> Result<()> {
-        let full = |(file, writer): &(MoveFile, ArrowWriter<File>)| file.day != day || writer.bytes_written() + writer.in_progress_size() > FILE_BYTES;
+        let full = |(file, writer): &(MoveFile, ArrowWriter<File>)| {
+            file.day != day || writer.bytes_written() + writer.in_progress_size() > FILE_BYTES
+        };
         if self.open.as_ref().is_some_and(full) {
             self.finish_file()?;
         }
@@ -179,7 +181,9 @@ fn properties(schema: &Schema, key: &[String]) -> WriterProperties {
     for field in schema.fields() {
         let path = ColumnPath::from(field.name().as_str());
         if field.data_type().is_integer() || field.data_type().is_temporal() {
-            properties = properties.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
+            properties = properties
+                .set_column_dictionary_enabled(path.clone(), false)
+                .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
         }
         if key.first().is_some_and(|k| k == field.name()) {
             properties = properties.set_column_bloom_filter_enabled(path, true);

@@ -81,7 +81,9 @@ impl ObjectStore for DurableFs {
         let create = match opts.mode {
             PutMode::Create => true,
             PutMode::Overwrite => false,
-            PutMode::Update(_) => return Err(Error::NotImplemented { operation: "conditional update".into(), implementer: self.to_string() }),
+            PutMode::Update(_) => {
+                return Err(Error::NotImplemented { operation: "conditional update".into(), implementer: self.to_string() });
+            }
         };
         let (to, at) = (self.file(location), location.clone());
         let written = tokio::task::spawn_blocking(move || put(&to, &payload, create)).await;

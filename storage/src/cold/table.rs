@@ -93,7 +93,8 @@ impl Cold {
     /// on another one. An error tells nothing about the outcome; look at a new snapshot.
     pub async fn commit(&self, on: &Snapshot, files: &[MoveFile], transactions: &BTreeMap<String, u64>) -> Result<()> {
         let mut properties = CommitProperties::default().with_max_retries(0);
-        properties = properties.with_application_transactions(transactions.iter().map(|(app, number)| Transaction::new(app, *number as i64)).collect());
+        properties = properties
+            .with_application_transactions(transactions.iter().map(|(app, number)| Transaction::new(app, *number as i64)).collect());
         let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec![DAY.into()]), predicate: None };
         let failed = |e: DeltaTableError| Error::retry(format!("committing to the cold table {}", self.root.display()), e);
         let state = on.table.snapshot().map_err(failed)?;
@@ -107,8 +108,9 @@ impl Cold {
 
     fn builder(&self) -> Result<DeltaTableBuilder> {
         std::fs::create_dir_all(&self.root).map_err(|e| Error::retry(format!("making {}", self.root.display()), e))?;
-        let store = DurableFs::new(&self.root).map_err(|e| Error::retry(format!("opening {}", self.root.display()), e))?;
-        let url = Url::from_directory_path(&self.root).map_err(|()| Error::new(flow::Remedy::Stop, format!("{} is no absolute path", self.root.display())))?;
+        let store = DurableFs::new(Path::new("/")).map_err(|e| Error::retry(format!("opening {}", self.root.display()), e))?;
+        let url = Url::from_directory_path(&self.root)
+            .map_err(|()| Error::new(flow::Remedy::Stop, format!("{} is no absolute path", self.root.display())))?;
         let builder = DeltaTableBuilder::from_url(url.clone()).map_err(|e| Error::stop("the address of a cold table", e))?;
         Ok(builder.with_storage_backend(Arc::new(store), url))
     }
@@ -132,7 +134,7 @@ impl Snapshot {
     /// The version's number.
     #[must_use]
     pub fn version(&self) -> Option<u64> {
-        self.table.version().map(|v| v as u64)
+        self.table.version()
     }
 }
 
