@@ -191,9 +191,9 @@ impl Driver {
         progress.close.is_none() && worth && asked
     }
 
-    /// Whether the journal holds frames that the lane has not taken.
+    /// Whether the log holds something that the lane has not taken. A reader of files drops its queue when it has handed out all.
     fn behind(&self) -> bool {
-        let Some(journal) = &self.journal else { return false };
+        let Some(journal) = &self.journal else { return true };
         self.lane.positions().0.first().map_or(Offset(0), |p| p.next) < journal.handle.durable()
     }
 
