@@ -2,6 +2,8 @@
 //!
 //! `tests/golden/config/X.toml` is a file with mistakes, `X.txt` what is printed for it. `UPDATE_GOLDEN=1` writes the latter anew.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails with it")]
+
 use pipelines::metrics::{Kind, Metric};
 use pipelines::plan::{Input, Plan, TableKind};
 use std::collections::BTreeSet;
