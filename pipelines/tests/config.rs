@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with it")]
 
-use pipelines::metrics::{Kind, Metric};
+use flow::metric::{Kind, Metric};
 use pipelines::plan::{Input, Plan, TableKind};
 use std::collections::BTreeSet;
 use std::fs;

@@ -4,7 +4,7 @@ use super::body::Group;
 use super::codec::Encoded;
 use super::file::Segment;
 use super::recent::Recent;
-use flow::{Error, Offset, Remedy, Result, WallTime};
+use flow::{Error, Metric, Offset, Remedy, Result, WallTime};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes of groups that may wait or be under way at once: one segment, so that a slow disk is felt by the sources soon.
@@ -115,6 +115,12 @@ impl JournalHandle {
         self.shared.state().failed.clone()
     }
 
+    /// Bytes of groups that wait or are under way, and how many may be.
+    #[must_use]
+    pub fn queue_bytes(&self) -> (usize, usize) {
+        (QUEUE_BYTES.saturating_sub(self.shared.room.available_permits()), QUEUE_BYTES)
+    }
+
     /// Bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -183,7 +189,10 @@ impl Shared {
         if self.broken_disk.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("the disk is broken"));
         }
-        file.sync_data()
+        let began = Instant::now();
+        file.sync_data()?;
+        metrics::histogram!(Metric::JournalFsync.name()).record(began.elapsed().as_secs_f64());
+        Ok(())
     }
 
     pub(super) fn check(&self) -> Result<()> {

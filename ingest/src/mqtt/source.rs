@@ -16,9 +16,10 @@ use super::redelivery::{Redeliveries, publish_hash};
 use super::status::SourceStatus;
 use crate::decode::{Decoder, OptionError};
 use crate::journal::{Body, Group, JournalHandle, Publish};
-use flow::{Error, Remedy, Result, Span, WallTime};
+use flow::{Error, Metric, Remedy, Result, Span, WallTime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -195,8 +196,13 @@ impl Worker {
     }
 
     async fn append(&mut self, group: Group) -> Result<UntilDurable> {
+        let received = Instant::now();
         let durable = self.journal.append(group).await?;
-        Ok(Box::pin(async move { durable.await.map(|_| ()) }))
+        Ok(Box::pin(async move {
+            durable.await?;
+            metrics::histogram!(Metric::IngestToDurable.name()).record(received.elapsed().as_secs_f64());
+            Ok(())
+        }))
     }
 
     async fn hand(&mut self, batch: Handed<Connection>, handed: &mpsc::Sender<Handed<Connection>>) -> Result<()> {

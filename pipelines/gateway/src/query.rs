@@ -12,10 +12,11 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use flow::Metric;
 use futures::StreamExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use storage::options::TableSpec;
 use storage::view::{ColdViews, View, Views};
 use tokio::sync::Semaphore;
@@ -93,6 +94,22 @@ pub enum QueryError {
     Failed(String),
 }
 
+impl QueryError {
+    const REASONS: [&str; 5] = ["refused", "rows", "deadline", "memory", "failed"];
+
+    /// A word for the metric.
+    fn reason(&self) -> &'static str {
+        let [refused, rows, deadline, memory, failed] = Self::REASONS;
+        match self {
+            Self::Refused(_) => refused,
+            Self::TooManyRows(_) => rows,
+            Self::Deadline(_) => deadline,
+            Self::Memory(_) => memory,
+            Self::Failed(_) => failed,
+        }
+    }
+}
+
 /// Runs queries over the tables of a pipeline.
 #[derive(Clone)]
 pub struct Engine {
@@ -108,11 +125,31 @@ impl Engine {
         let pool = Arc::new(FairSpillPool::new(limits.memory_bytes));
         let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc().map_err(|e| QueryError::Failed(e.to_string()))?;
         let running = Arc::new(Semaphore::new(limits.concurrency));
+        for reason in QueryError::REASONS {
+            // A counter that is not there cannot be told from one that nothing feeds.
+            metrics::counter!(Metric::QueriesRejected.name(), "reason" => reason).absolute(0);
+        }
         Ok(Self { tables: Arc::new(tables), limits, runtime, running })
+    }
+
+    /// Bytes that the queries under way hold of their memory pool.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.runtime.memory_pool.reserved()
     }
 
     /// The answer to one statement.
     pub async fn query(&self, sql: &str) -> Result<Answer, QueryError> {
+        let began = Instant::now();
+        let answer = self.answer(sql).await;
+        metrics::histogram!(Metric::Query.name()).record(began.elapsed().as_secs_f64());
+        if let Err(error) = &answer {
+            metrics::counter!(Metric::QueriesRejected.name(), "reason" => error.reason()).increment(1);
+        }
+        answer
+    }
+
+    async fn answer(&self, sql: &str) -> Result<Answer, QueryError> {
         self.check(sql)?;
         let run = async {
             let _permit = self.running.acquire().await.map_err(|e| QueryError::Failed(e.to_string()))?;

@@ -1,6 +1,6 @@
 //! What a running pipeline says of itself: its Prometheus text and the rows of its tiers, as the few numbers that the demo shows.
 
-use crate::metrics::Metric;
+use flow::Metric;
 use std::collections::BTreeMap;
 
 /// A pipeline at one moment.

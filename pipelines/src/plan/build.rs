@@ -9,6 +9,7 @@ use crate::spec::{Processor, Source, SourceSpec, Written};
 use arrow::datatypes::SchemaRef;
 use flow::{Error, Operator};
 use ingest::decode::OptionError;
+use ingest::rejected::Rejected;
 use processors::BuildError;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl<'w> Builder<'w> {
             self.source_streams.push(stream);
         }
         self.operators();
+        self.dead_letters();
         self.declared_tables();
         self.unread();
         self.implicit_tables();
@@ -215,6 +217,15 @@ impl<'w> Builder<'w> {
             let message = format!("rows with the same {key:?} may be in different lanes, since {lane_key} chooses the lane");
             let hint = "put the source's key columns into this key, or set `lanes = 1` in [pipeline]";
             self.problems.push(Problem::new(self.written.place(part, "key"), message).hint(hint));
+        }
+    }
+
+    /// The journal keeps no more of a message than this.
+    fn dead_letters(&mut self) {
+        let (payload, most) = (self.written.spec.dead_letters.options.payload.0, Rejected::PAYLOAD_LIMIT as u64);
+        if payload > most {
+            let message = format!("dead_letters.payload is {payload} bytes; at most {most} of a message are kept");
+            self.problems.push(Problem::new(self.written.place(&["dead_letters"], "payload"), message));
         }
     }
 

@@ -104,6 +104,8 @@ pub(crate) fn make(plan: &Plan, shared: &Shared, name: &str, watermark: &Waterma
         sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
         tables: plan.tables.iter().map(lane_table).collect(),
         dead_letters: plan.dead_letters_table(),
+        dead_letter_options: plan.dead_letters,
+        lanes: plan.lanes,
         late: (0..plan.operators.len()).map(|of| plan.tables.iter().position(|t| t.kind == TableKind::Late(of))).collect(),
         chain: Chain::from_claimed(claimed),
     };

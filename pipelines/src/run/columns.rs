@@ -31,14 +31,15 @@ pub(crate) fn conform(batch: &Batch, schema: &SchemaRef) -> Result<RecordBatch> 
     RecordBatch::try_new(schema.clone(), columns).map_err(|e| Error::stop("shaping rows for a table", e))
 }
 
-/// Rows that could not be used as rows of `dead_letters`. The payload is the message where its bytes were kept, else the row as JSON.
-pub(crate) fn dead_rows(letters: &DeadLetters) -> Result<RecordBatch> {
-    let (rows, n) = (&letters.rows, letters.rows.len());
+/// The first `n` of rows that could not be used as rows of `dead_letters`. The payload is the message where its bytes were kept, else the
+/// row as JSON; at most `payload` bytes of it.
+pub(crate) fn dead_rows(letters: &DeadLetters, n: usize, payload: usize) -> Result<RecordBatch> {
+    let (limit, rows) = (payload, &letters.rows.slice(0, n));
     let rendered = render(rows)?;
     let raw = rows.trail_column(trail::RAW).map(|c| c.as_binary_view());
     let payload = |i: usize| raw.filter(|r| r.is_valid(i)).map_or(rendered[i].as_slice(), |r| r.value(i));
     let lengths = Int64Array::from_iter_values((0..n).map(|i| payload(i).len() as i64));
-    let payloads = BinaryViewArray::from_iter_values((0..n).map(|i| Rejected::cut(payload(i))));
+    let payloads = BinaryViewArray::from_iter_values((0..n).map(|i| cut(payload(i), limit)));
     let places = rows.trail_column(trail::OFFSET).map(|c| c.as_primitive::<UInt64Type>().iter().map(|o| o.map(|o| o as i64)).collect());
     let same = |text: &str| -> ArrayRef { Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(text, n))) };
     let columns: Vec<ArrayRef> = vec![
@@ -54,8 +55,8 @@ pub(crate) fn dead_rows(letters: &DeadLetters) -> Result<RecordBatch> {
     RecordBatch::try_new(dead_letters_schema(), columns).map_err(|e| Error::stop("making dead letters of rows", e))
 }
 
-/// Messages that could not be decoded as rows of `dead_letters`.
-pub(crate) fn rejected_rows(rejects: &[Rejected]) -> Result<RecordBatch> {
+/// Messages that could not be decoded as rows of `dead_letters`, with at most `payload` bytes of each.
+pub(crate) fn rejected_rows(rejects: &[Rejected], payload: usize) -> Result<RecordBatch> {
     let text = |of: &dyn Fn(&Rejected) -> String| -> ArrayRef { Arc::new(StringViewArray::from_iter_values(rejects.iter().map(of))) };
     let columns: Vec<ArrayRef> = vec![
         text(&|r| r.source.to_string()),
@@ -63,11 +64,15 @@ pub(crate) fn rejected_rows(rejects: &[Rejected]) -> Result<RecordBatch> {
         Arc::new(rejects.iter().map(|r| r.offset.map(|o| o as i64)).collect::<Int64Array>()),
         text(&|r| r.reason.as_str().to_string()),
         text(&|r| r.detail.clone()),
-        Arc::new(BinaryViewArray::from_iter_values(rejects.iter().map(|r| &r.payload))),
+        Arc::new(BinaryViewArray::from_iter_values(rejects.iter().map(|r| cut(&r.payload, payload)))),
         Arc::new(Int64Array::from_iter_values(rejects.iter().map(|r| r.length as i64))),
         Arc::new(TimestampMicrosecondArray::from_iter_values(rejects.iter().map(|r| r.arrival.0)).with_timezone("UTC")),
     ];
     RecordBatch::try_new(dead_letters_schema(), columns).map_err(|e| Error::stop("making dead letters of messages", e))
+}
+
+fn cut(payload: &[u8], limit: usize) -> &[u8] {
+    &payload[..payload.len().min(limit)]
 }
 
 fn times(at: i64, rows: usize) -> ArrayRef {
@@ -109,10 +114,11 @@ mod tests {
     fn a_dead_row_keeps_its_bytes_or_its_columns() {
         let raw: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(b"{\"x\":1}".as_slice()), None]));
         let rows = batch().with_trail(Some(RecordBatch::try_from_iter_with_nullable([(trail::RAW, raw, true)]).unwrap()));
-        let dead = dead_rows(&DeadLetters { rows, reason: Reason::TimeInFuture, detail: "ahead".into() }).unwrap();
+        let dead = dead_rows(&DeadLetters { rows, reason: Reason::TimeInFuture, detail: "ahead".into() }, 2, 8).unwrap();
         let payload = dead.column_by_name("payload").unwrap().as_binary_view();
         assert_eq!(payload.value(0), b"{\"x\":1}");
-        assert!(String::from_utf8_lossy(payload.value(1)).contains("\"x\":2"));
+        assert_eq!(payload.value(1).len(), 8, "cut");
+        assert!(dead.column_by_name("length").unwrap().as_primitive::<arrow::datatypes::Int64Type>().value(1) > 8);
         assert_eq!(dead.column_by_name("topic").unwrap().as_string_view().value(0), "plant/a");
         assert_eq!(dead.column_by_name("reason").unwrap().as_string_view().value(0), "time_in_future");
     }

@@ -6,7 +6,10 @@ use crate::run::clock::now;
 use crate::run::feed::{Feed, tick};
 use crate::run::lane::{Action, Cut, Event, Gone, Lane, Written};
 use crate::run::status::LaneStatus;
-use flow::{Epoch, Offset, Result, Span};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::max;
+use arrow::datatypes::TimestampMicrosecondType;
+use flow::{EVENT_TIME, Epoch, Metric, Offset, Result, Span};
 use ingest::journal::JournalHandle;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -82,10 +85,16 @@ struct Progress {
     close: Option<JoinHandle<Result<Event>>>,
     last_close: Instant,
     last_input: Instant,
+    /// When a log without an end of its own was read to its end; none while it is not.
+    caught_up: Option<Instant>,
+    /// A tick on its way into the journal.
+    tick: Option<JoinHandle<Result<()>>>,
     /// The epoch must close at once.
     must_close: bool,
-    /// Nothing is read until the close under way is sealed.
-    hold: bool,
+    /// Nothing is read, and no result is shown, until this epoch is sealed: what began it stands in no log.
+    hold: Option<Epoch>,
+    /// Results that wait for that seal.
+    withheld: Vec<(Epoch, usize, RecordBatch)>,
     ended: bool,
     stopping: bool,
     /// Who waits for the end, before the log is taken to its end and after.
@@ -102,8 +111,11 @@ impl Driver {
             close: None,
             last_close: start,
             last_input: start,
+            caught_up: None,
+            tick: None,
             must_close: false,
-            hold: false,
+            hold: None,
+            withheld: vec![],
             ended: false,
             stopping: false,
             end_wanted: vec![],
@@ -116,7 +128,7 @@ impl Driver {
             if !progress.end_wanted.is_empty() && (progress.ended || !self.behind()) {
                 for (flush, tell) in std::mem::take(&mut progress.end_wanted) {
                     if flush {
-                        self.step(Event::End, &mut progress)?;
+                        self.step_unlogged(Event::End, &mut progress)?;
                     }
                     progress.waiting_for_end.push(tell);
                 }
@@ -125,7 +137,6 @@ impl Driver {
             if self.is_due(&progress) {
                 self.step(Event::Close { now: now(), floors: self.floors() }, &mut progress)?;
                 progress.must_close = false;
-                progress.last_close = Instant::now();
             }
             if progress.close.is_none() && !self.lane.dirty() {
                 // Rows that are hot do not move: whoever waits for the end waits for all of them to be cold.
@@ -141,14 +152,14 @@ impl Driver {
                 }
             }
             let blocked = progress.stopping
-                || progress.hold
+                || progress.hold.is_some()
                 || progress.close.is_some() && (progress.must_close || self.lane.full() || self.overdue(&progress));
             tokio::select! {
                 biased;
                 closed = async { progress.close.as_mut().expect("checked").await }, if progress.close.is_some() => {
                     progress.close = None;
-                    let event = closed.map_err(|e| flow::Error::stop("the close of an epoch broke off", e))??;
-                    self.step(event, &mut progress)?;
+                    let event = closed.map_err(|e| flow::Error::stop("the close of an epoch broke off", e)).flatten();
+                    self.step(event.inspect_err(|_| metrics::counter!(Metric::EpochFailures.name()).increment(1))?, &mut progress)?;
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut progress)?,
                 _ = clock.tick() => self.look(&mut progress).await?,
@@ -161,16 +172,26 @@ impl Driver {
     }
 
     fn take(&mut self, events: Vec<Event>, progress: &mut Progress) -> Result<()> {
+        progress.caught_up = events.is_empty().then(Instant::now);
         for event in events {
             match event {
                 // A tick of our own is no sign of life.
-                Event::Progress { .. } | Event::Tick { .. } => {}
-                Event::Files(_) => (progress.must_close, progress.hold) = (true, true),
-                _ => progress.last_input = Instant::now(),
+                Event::Progress { .. } | Event::Tick { .. } => self.step(event, progress)?,
+                Event::Files(_) => self.step_unlogged(event, progress)?,
+                _ => {
+                    progress.last_input = Instant::now();
+                    self.step(event, progress)?;
+                }
             }
-            self.step(event, progress)?;
         }
         Ok(())
+    }
+
+    /// Takes an event that no log would repeat: the epoch closes, and until its seal nothing else is read and nothing of it is shown.
+    fn step_unlogged(&mut self, event: Event, progress: &mut Progress) -> Result<()> {
+        progress.must_close = true;
+        progress.hold = Some(self.lane.epoch());
+        self.step(event, progress)
     }
 
     fn obey(&mut self, command: Command, progress: &mut Progress) -> Result<()> {
@@ -216,18 +237,36 @@ impl Driver {
                 tracing::warn!(file = %path.display(), %error, "a segment that is no longer needed stays");
             }
         }
-        let Some(journal) = &self.journal else { return Ok(()) };
-        if progress.close.is_some() || self.behind() || progress.stopping {
+        self.look_for_silence(progress).await
+    }
+
+    /// Moves the watermark on when the lane has been silent for so long that an operator would act.
+    async fn look_for_silence(&mut self, progress: &mut Progress) -> Result<()> {
+        if let Some(tick) = progress.tick.take_if(|tick| tick.is_finished()) {
+            tick.await.map_err(|e| flow::Error::stop("a tick of the journal broke off", e))??;
+        }
+        let busy = progress.close.is_some() || progress.hold.is_some() || progress.tick.is_some() || progress.stopping || progress.ended;
+        let Some(silent) = (if busy { None } else { self.silence(progress) }) else { return Ok(()) };
+        let (Some(to), Some(timer)) = (self.lane.silent(silent), self.lane.next_timer()) else { return Ok(()) };
+        if to < timer {
             return Ok(());
         }
-        let silent = Span(progress.last_input.elapsed().as_micros() as i64);
-        if let (Some(to), Some(timer)) = (self.lane.silent(silent), self.lane.next_timer())
-            && to >= timer
-        {
-            // The frame comes back through the log, so that a replay sees it; its own arrival does not end the silence.
-            journal.handle.append(tick(journal.number, to, now())).await?.await?;
-        }
+        let Some(journal) = &self.journal else { return self.step_unlogged(Event::Silence(to), progress) };
+        // The frame comes back through the log, so that a replay sees it; its own arrival does not end the silence. The lane does not
+        // wait for it: the journal may be waiting for the lane.
+        let (handle, group) = (journal.handle.clone(), tick(journal.number, to, now()));
+        progress.tick = Some(tokio::spawn(async move { handle.append(group).await?.await.map(|_| ()) }));
         Ok(())
+    }
+
+    /// How long the lane has had nothing to read; none while something waits for it.
+    fn silence(&self, progress: &Progress) -> Option<Span> {
+        let silent = match &self.journal {
+            Some(_) if self.behind() => return None,
+            Some(_) => progress.last_input.elapsed(),
+            None => progress.caught_up.filter(|_| self.feed.is_empty())?.elapsed().min(progress.last_input.elapsed()),
+        };
+        Some(Span(silent.as_micros() as i64))
     }
 
     /// Lets hot rows go that are past their limits; all of them once the input is at its end and somebody waits for that.
@@ -247,8 +286,10 @@ impl Driver {
 
     fn perform(&mut self, action: Action, progress: &mut Progress) -> Result<()> {
         match action {
-            Action::Show { epoch, table, rows } => self.live.push(&self.shared.specs[table].name, epoch.0, rows),
+            Action::Show { epoch, table, rows } if progress.hold.is_some() => progress.withheld.push((epoch, table, rows)),
+            Action::Show { epoch, table, rows } => self.show(epoch, table, rows),
             Action::Write(cut) => {
+                progress.last_close = Instant::now();
                 let (shared, whole) = (self.shared.clone(), self.lane.chain().whole().clone());
                 progress.close = Some(tokio::task::spawn_blocking(move || write(&shared, &whole, *cut)));
             }
@@ -256,6 +297,15 @@ impl Driver {
             Action::Publish { epoch, gone } => self.publish(epoch, gone, progress)?,
         }
         Ok(())
+    }
+
+    /// From here on queries see the rows.
+    fn show(&self, epoch: Epoch, table: usize, rows: RecordBatch) {
+        let newest = rows.column_by_name(EVENT_TIME).and_then(|times| max(times.as_primitive::<TimestampMicrosecondType>()));
+        if let Some(newest) = newest {
+            metrics::histogram!(Metric::EndToEnd.name()).record((now().0 - newest) as f64 / 1e6);
+        }
+        self.live.push(&self.shared.specs[table].name, epoch.0, rows);
     }
 
     /// With `journal.sync` other than "always", a position may be sealed only when the log is on disk below it.
@@ -266,7 +316,12 @@ impl Driver {
     }
 
     fn publish(&mut self, epoch: Epoch, gone: Vec<Gone>, progress: &mut Progress) -> Result<()> {
-        progress.hold = false;
+        metrics::histogram!(Metric::EpochClose.name()).record(progress.last_close.elapsed().as_secs_f64());
+        progress.hold = progress.hold.filter(|held| *held > epoch);
+        if progress.hold.is_none() {
+            // In hot before the seal is seen, so that no query misses them.
+            progress.withheld.drain(..).for_each(|(epoch, table, rows)| self.show(epoch, table, rows));
+        }
         let whole = self.lane.chain().whole().clone();
         self.live.seal(epoch.0, whole.clone(), now());
         progress.doomed.extend(gone.into_iter().map(|gone| (Instant::now(), self.shared.path(gone))));

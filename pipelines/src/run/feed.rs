@@ -14,6 +14,8 @@ pub(crate) enum FileDelivery {
     Files(Vec<Position>),
     /// Rows of this lane (none when only the position moves on).
     Rows { path: Arc<str>, batch: Option<Batch>, rejects: Vec<Rejected>, next: Offset },
+    /// All that is there has been handed out; more may come.
+    CaughtUp,
 }
 
 /// The log of one lane.
@@ -25,7 +27,15 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// The next events; none when the log has stopped for good. Safe to cancel.
+    /// Whether nothing waits to be taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Journal { deliveries, .. } => deliveries.is_empty(),
+            Self::Files { deliveries, .. } => deliveries.is_empty(),
+        }
+    }
+
+    /// The next events; none when the log has stopped for good, an empty list when it is read to its end for now. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Event>>> {
         match self {
             Self::Journal { id, sources, deliveries } => {
@@ -58,6 +68,7 @@ fn journal_event(id: &Arc<str>, sources: &HashMap<Arc<str>, usize>, offset: Offs
 fn file_events(source: usize, delivery: FileDelivery) -> Vec<Event> {
     match delivery {
         FileDelivery::Files(files) => vec![Event::Files(files)],
+        FileDelivery::CaughtUp => vec![],
         FileDelivery::Rows { path, batch, rejects, next } => {
             let mut events = vec![];
             // Rejects first and without moving the position, so that the rows below `next` are still taken.

@@ -105,8 +105,10 @@ struct Pump {
 impl Pump {
     fn run(mut self, stop: &CancellationToken) -> Result<()> {
         self.tell_files();
+        let mut caught_up = false;
         while !stop.is_cancelled() {
             if let Some(batch) = self.reader.next()? {
+                caught_up = false;
                 if !self.hand_out(batch)? {
                     return Ok(());
                 }
@@ -115,10 +117,21 @@ impl Pump {
             } else if self.reader.look(now())? {
                 self.tell_files();
             } else {
+                if !std::mem::replace(&mut caught_up, true) {
+                    self.tell_caught_up();
+                }
                 std::thread::sleep(WATCH);
             }
         }
         Ok(())
+    }
+
+    /// From here on silence may count.
+    fn tell_caught_up(&self) {
+        for lane in &self.lanes {
+            // A lane that has ended says why itself.
+            let _ = lane.blocking_send(FileDelivery::CaughtUp);
+        }
     }
 
     /// Gives each lane the files that it does not know.

@@ -100,6 +100,8 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     make_private(&plan.data_dir)?;
     let _lock = DirectoryLock::take(&plan.data_dir)?;
     keep_plan(&plan, &arguments.file)?;
+    let address = crate::metrics::install(plan.observability.metrics, &plan.name, &plan.fingerprint.hash())?;
+    tracing::info!(%address, "metrics");
     let mut instance = Instance::new(plan)?;
     instance.start_journal()?;
     instance.start_files()?;
@@ -107,11 +109,12 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     let asked = is_ready.clone();
     let ready: Ready = Arc::new(move || (!asked.load(Ordering::Relaxed)).then(|| "the lanes are not all up".into()));
     let stop_serving = CancellationToken::new();
-    let serving = instance.serve(&ready, stop_serving.clone()).await?;
+    let engine = instance.engine()?;
+    let serving = instance.serve(engine.clone(), &ready, stop_serving.clone()).await?;
     let hurry = Arc::new(AtomicBool::new(false));
     let counts = Arc::new(MoveCounts::default());
     let moving = instance.start_moves(&hurry, &counts, stop_serving.clone());
-    let observing = instance.observe(&counts, stop_serving.clone())?;
+    let observing = instance.observe(&counts, engine, stop_serving.clone());
     is_ready.store(true, Ordering::Relaxed);
     tracing::info!(pipeline = instance.plan.name, lanes = instance.lanes.len(), "ready");
     let ended = instance.until_ended(arguments.until_idle, &hurry).await;
@@ -267,14 +270,17 @@ impl Instance {
         tokio::spawn(moves.run(stop))
     }
 
-    async fn serve(&self, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {
+    fn engine(&self) -> Result<Engine> {
         let tables = Tables {
             specs: build::specs(&self.plan),
             views: Arc::new(self.live.clone()),
             cold: Some(Arc::new(self.cold.clone())),
             warm: self.shared.warm.clone(),
         };
-        let engine = Engine::new(tables, limits(&self.plan)).map_err(|e| Error::stop("starting the query engine", e))?;
+        Engine::new(tables, limits(&self.plan)).map_err(|e| Error::stop("starting the query engine", e))
+    }
+
+    async fn serve(&self, engine: Engine, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {
         let wanted = self.plan.http.listen;
         let listener = gateway::http::bind(wanted).await.map_err(|e| Error::stop(format!("listening on {wanted}"), e))?;
         let address = listener.local_addr().map_err(|e| Error::stop("the address of the HTTP listener", e))?;
@@ -292,7 +298,7 @@ impl Instance {
         }))
     }
 
-    fn observe(&self, counts: &Arc<MoveCounts>, stop: CancellationToken) -> Result<JoinHandle<()>> {
+    fn observe(&self, counts: &Arc<MoveCounts>, engine: Engine, stop: CancellationToken) -> JoinHandle<()> {
         let observer = Observer {
             plan: self.plan.clone(),
             lanes: self.lanes.clone(),
@@ -300,10 +306,9 @@ impl Instance {
             live: self.live.clone(),
             journal: self.journal.as_ref().map(Journal::handle),
             moves: counts.clone(),
+            engine,
         };
-        let address = crate::metrics::install(self.plan.observability.metrics, &self.plan.name)?;
-        tracing::info!(%address, "metrics");
-        Ok(tokio::spawn(observer.run(stop)))
+        tokio::spawn(observer.run(stop))
     }
 
     /// Waits until something ends the pipeline; a drained one closes its windows and moves what may move.

@@ -1,7 +1,7 @@
 //! A lane as a state machine without I/O: events in, actions out. The driver performs the actions and feeds their results back.
 //!
 //! ```text
-//!   Rows, Rejects, Connection, Tick, Files, End ──► step ──► Show (hot)
+//!   Rows, Rejects, Connection, Tick, Silence, Files, End ──► step ──► Show (hot)
 //!   Close ────────────────────────────────────────► step ──► Write(cut): segments and state
 //!   Written(receipts) ────────────────────────────► step ──► Seal(record): the commit
 //!   Sealed ───────────────────────────────────────► step ──► Publish: swap the view, release the log
@@ -9,10 +9,12 @@
 //! One close is in flight at most. The lane goes on with the next epoch meanwhile.
 
 use crate::run::columns::{conform, dead_rows, rejected_rows};
+use crate::run::flood::Flood;
 use crate::run::graph::{Emitted, Graph};
 use crate::run::marks::{self, Ages, MovePolicy};
 use crate::run::tally::Tally;
 use crate::run::water;
+use crate::spec::DeadLetterOptions;
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::kernels::cmp;
 use arrow::datatypes::{SchemaRef, UInt64Type};
@@ -37,6 +39,8 @@ pub(crate) enum Event {
     Connection { log: Arc<str>, producer: u32, connected: bool, at: WallTime, next: Offset },
     /// The watermark moves at least to here.
     Tick { log: Arc<str>, watermark: EventTime, next: Offset },
+    /// The watermark moves at least to here, and no log says so: the epoch must close before anything else is read.
+    Silence(EventTime),
     /// Nothing of this lane stands in `log` below `next`.
     Progress { log: Arc<str>, next: Offset },
     /// New files, to be read after those that are known. They are sealed before their first row is taken.
@@ -103,6 +107,9 @@ pub(crate) struct Parts {
     pub(crate) tables: Vec<LaneTable>,
     /// Number of the table `dead_letters`.
     pub(crate) dead_letters: usize,
+    /// The bounds of that table, and the number of lanes that share them.
+    pub(crate) dead_letter_options: DeadLetterOptions,
+    pub(crate) lanes: u32,
     /// For each operator the number of its table `late_<operator>`, if it has one.
     pub(crate) late: Vec<Option<usize>>,
     pub(crate) chain: Chain,
@@ -130,6 +137,9 @@ pub(crate) struct Lane {
     moved: BTreeMap<usize, u64>,
     /// Dead letters by reason, since the lane began.
     dead: BTreeMap<Reason, u64>,
+    /// Dead letters by reason that the flood bound kept out of the table.
+    unstored: BTreeMap<Reason, u64>,
+    flood: Flood,
     dirty: bool,
     ended: bool,
     water: Vec<i64>,
@@ -172,7 +182,9 @@ impl Lane {
             closing: None,
             sealing: false,
             moved: BTreeMap::new(),
-            dead: Reason::ALL.into_iter().map(|r| (r, count(dead_word(r)))).filter(|(_, rows)| *rows > 0).collect(),
+            dead: by_reason(&counters, dead_word),
+            unstored: by_reason(&counters, unstored_word),
+            flood: Flood::new(parts.dead_letter_options.max_per_second, parts.lanes, &counters),
             dirty: false,
             ended: false,
             water: vec![],
@@ -190,7 +202,9 @@ impl Lane {
                 rejects.retain(|r| r.offset.is_none_or(|row| row >= from.0));
                 self.advance(&log, next);
                 rejects.iter().for_each(|r| *self.dead.entry(r.reason).or_default() += 1);
-                self.store(self.parts.dead_letters, rejected_rows(&rejects)?, &mut actions);
+                rejects.retain(|r| r.offset.is_some() || self.admit(r.reason, r.arrival, 1) == 1);
+                let rows = rejected_rows(&rejects, self.payload())?;
+                self.store(self.parts.dead_letters, rows, &mut actions);
             }
             Event::Connection { log, producer, connected, at, next } => {
                 self.advance(&log, next);
@@ -199,9 +213,9 @@ impl Lane {
             }
             Event::Tick { log, watermark, next } => {
                 self.advance(&log, next);
-                self.parts.watermark.on_tick(watermark);
-                self.pass(None, &mut actions)?;
+                self.move_on(watermark, &mut actions)?;
             }
+            Event::Silence(watermark) => self.move_on(watermark, &mut actions)?,
             Event::Progress { log, next } => self.advance(&log, next),
             Event::Files(files) => {
                 self.positions.0.extend(files);
@@ -286,6 +300,11 @@ impl Lane {
         held.fold((0, 0), |sum, (keys, bytes)| (sum.0 + keys, sum.1 + bytes))
     }
 
+    /// Windows that are open, of all keys.
+    pub(crate) fn windows_open(&self) -> u64 {
+        self.parts.graph.nodes.iter().filter(|n| n.tally.holds_rows).map(|n| n.operator.held().0).sum()
+    }
+
     /// All counts, as they stand now.
     pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
         let mut words = self.parts.chain.whole().counters.clone();
@@ -296,6 +315,8 @@ impl Lane {
             node.tally.store(&format!("operator.{}", node.name), &mut words);
         }
         words.extend(self.dead.iter().map(|(reason, rows)| (dead_word(*reason), *rows)));
+        words.extend(self.unstored.iter().map(|(reason, rows)| (unstored_word(*reason), *rows)));
+        self.flood.store(&mut words);
         for (table, tally) in self.parts.tables.iter().zip(&self.tables) {
             words.insert(format!("table.{}.input", table.name), tally.input);
             words.insert(format!("table.{}.stored", table.name), tally.stored);
@@ -356,9 +377,26 @@ impl Lane {
     }
 
     fn bury(&mut self, letters: &DeadLetters, actions: &mut Vec<Action>) -> Result<()> {
-        *self.dead.entry(letters.reason).or_default() += letters.rows.len() as u64;
-        self.store(self.parts.dead_letters, dead_rows(letters)?, actions);
+        let (rows, of_file) = (letters.rows.len() as u64, letters.rows.trail_column(trail::OFFSET).is_some());
+        *self.dead.entry(letters.reason).or_default() += rows;
+        let kept = if of_file { rows } else { self.admit(letters.reason, letters.rows.origin().arrival, rows) };
+        let kept = dead_rows(letters, kept as usize, self.payload())?;
+        self.store(self.parts.dead_letters, kept, actions);
         Ok(())
+    }
+
+    /// How many of so many dead letters have room in the table. The others are counted.
+    fn admit(&mut self, reason: Reason, arrival: WallTime, rows: u64) -> u64 {
+        let kept = self.flood.admit(reason, arrival, rows);
+        if kept < rows {
+            *self.unstored.entry(reason).or_default() += rows - kept;
+        }
+        kept
+    }
+
+    /// How many bytes of a message the table keeps.
+    fn payload(&self) -> usize {
+        usize::try_from(self.parts.dead_letter_options.payload.0).unwrap_or(usize::MAX)
     }
 
     fn store(&mut self, table: usize, rows: RecordBatch, actions: &mut Vec<Action>) {
@@ -377,10 +415,14 @@ impl Lane {
         self.dirty = true;
         // Windows over windows: each pass may open the next one's last window.
         while let Some(last) = self.parts.graph.last_timer().filter(|last| *last > self.watermark()) {
-            self.parts.watermark.on_tick(last);
-            self.pass(None, actions)?;
+            self.move_on(last, actions)?;
         }
         Ok(())
+    }
+
+    fn move_on(&mut self, watermark: EventTime, actions: &mut Vec<Action>) -> Result<()> {
+        self.parts.watermark.on_tick(watermark);
+        self.pass(None, actions)
     }
 
     fn advance(&mut self, log: &Arc<str>, next: Offset) {
@@ -455,6 +497,15 @@ impl Lane {
 /// The name of the count of dead letters of a reason.
 pub(crate) fn dead_word(reason: Reason) -> String {
     format!("dead_letters.{}", reason.as_str())
+}
+
+/// The name of the count of dead letters of a reason that are not in the table, because there were too many at once.
+pub(crate) fn unstored_word(reason: Reason) -> String {
+    format!("dead_letters_unstored.{}", reason.as_str())
+}
+
+fn by_reason(counters: &BTreeMap<String, u64>, word: fn(Reason) -> String) -> BTreeMap<Reason, u64> {
+    Reason::ALL.into_iter().filter_map(|r| counters.get(&word(r)).map(|rows| (r, *rows))).collect()
 }
 
 /// What a file was.

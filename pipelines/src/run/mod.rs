@@ -1,6 +1,6 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
-//! `lane`, `graph`, `marks`, `tally`, `columns`, `water` are pure; `driver` is a lane's shell; `feed` and `files` bring its log;
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `flood`, `water` are pure; `driver` is a lane's shell; `feed` and `files` bring its log;
 //! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `instance` owns all of it; `ask` is `tidegate sql`.
 
 mod ask;
@@ -10,6 +10,7 @@ mod columns;
 mod driver;
 mod feed;
 mod files;
+mod flood;
 mod graph;
 mod instance;
 mod lane;

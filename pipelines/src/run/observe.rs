@@ -1,13 +1,13 @@
 //! Turns what the lanes, sources and tiers show into metrics, once a second.
 
-use crate::metrics::Metric;
 use crate::plan::Plan;
 use crate::run::clock::now;
 use crate::run::instance::Handle;
-use crate::run::lane::dead_word;
+use crate::run::lane::{dead_word, unstored_word};
 use crate::run::moves::MoveCounts;
 use crate::run::status::LaneFacts;
-use flow::{EventTime, Reason};
+use flow::{EventTime, Metric, Reason};
+use gateway::query::Engine;
 use ingest::journal::JournalHandle;
 use ingest::mqtt::SourceStatus;
 use metrics::{counter, gauge};
@@ -29,6 +29,7 @@ pub(crate) struct Observer {
     pub(crate) live: Live,
     pub(crate) journal: Option<JournalHandle>,
     pub(crate) moves: Arc<MoveCounts>,
+    pub(crate) engine: Engine,
 }
 
 impl Observer {
@@ -66,8 +67,10 @@ impl Observer {
         }
         for reason in Reason::ALL {
             counter!(Metric::DeadLetters.name(), "reason" => reason.as_str()).absolute(sum(dead_word(reason)));
+            counter!(Metric::DeadLettersUnstored.name(), "reason" => reason.as_str()).absolute(sum(unstored_word(reason)));
         }
         gauge!(Metric::Unaccounted.name()).set(facts.iter().map(|f| f.unaccounted).sum::<u64>() as f64);
+        gauge!(Metric::WindowsOpen.name()).set(facts.iter().map(|f| f.windows_open).sum::<u64>() as f64);
         gauge!(Metric::StateKeys.name()).set(facts.iter().map(|f| f.held.0).sum::<u64>() as f64);
         gauge!(Metric::StateBytes.name()).set(facts.iter().map(|f| f.held.1).sum::<u64>() as f64);
         self.times(facts);
@@ -83,8 +86,12 @@ impl Observer {
             gauge!(Metric::Watermark.name()).set(least.0 as f64 / 1e6);
             gauge!(Metric::WatermarkLag.name()).set(now - least.0 as f64 / 1e6);
         }
+        counter!(Metric::EpochFailures.name()).increment(0);
         counter!(Metric::Moves.name(), "outcome" => "committed").absolute(self.moves.committed.load(Relaxed));
-        counter!(Metric::Moves.name(), "outcome" => "failed").absolute(self.moves.failed.load(Relaxed));
+        let failed = self.moves.failed.load(Relaxed);
+        counter!(Metric::Moves.name(), "outcome" => "failed").absolute(failed);
+        counter!(Metric::Retries.name(), "component" => "mover").absolute(failed);
+        gauge!(Metric::QueryMemory.name()).set(self.engine.memory_bytes() as f64);
     }
 
     fn sources(&self) {
@@ -103,6 +110,9 @@ impl Observer {
         gauge!(Metric::InFlight.name()).set(in_flight as f64);
         if let Some(journal) = &self.journal {
             gauge!(Metric::JournalBytes.name()).set(journal.bytes() as f64);
+            let (held, capacity) = journal.queue_bytes();
+            gauge!(Metric::QueueBytes.name(), "component" => "journal").set(held as f64);
+            gauge!(Metric::QueueCapacity.name(), "component" => "journal").set(capacity as f64);
             if let Ok(free) = fs4::available_space(&self.plan.data_dir) {
                 gauge!(Metric::JournalFreeBytes.name()).set(free as f64);
             }

@@ -20,6 +20,7 @@ pub(crate) struct LaneFacts {
     pub(crate) moving: bool,
     /// Operators' keys and bytes.
     pub(crate) held: (u64, u64),
+    pub(crate) windows_open: u64,
 }
 
 /// Where a lane writes its facts.
@@ -37,6 +38,7 @@ impl LaneStatus {
             dirty: false,
             moving: false,
             held: (0, 0),
+            windows_open: 0,
         }))
     }
 
@@ -47,6 +49,7 @@ impl LaneStatus {
         facts.unaccounted = lane.unaccounted();
         facts.dirty = lane.dirty() || lane.closing();
         facts.held = lane.held();
+        facts.windows_open = lane.windows_open();
     }
 
     pub(crate) fn sealed(&self, epoch: Epoch, whole: &Whole) {

@@ -58,6 +58,15 @@ pub struct Header {
 #[serde(transparent)]
 pub struct Fingerprint(pub BTreeMap<String, String>);
 
+impl Fingerprint {
+    /// A short word for the whole, for metrics and logs: equal fingerprints have equal ones.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let parts: Vec<u8> = self.0.iter().flat_map(|(part, word)| format!("{part}\0{word}\0").into_bytes()).collect();
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&parts))
+    }
+}
+
 /// The content of a record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
