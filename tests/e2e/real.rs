@@ -89,7 +89,6 @@ fn skipped(set: &str) {
 }
 
 #[test]
-#[ignore = "39,000 open one-minute windows take over 200 s in the dev profile; see gaps.md"]
 fn metar_weather_equals_its_truth() {
     let hourly = ["temperature_c", "humidity_pct", "pressure_hpa"];
     check("metar_weather", &hourly, &[("tumbling_1h", "1h", &hourly), ("tumbling_1m", "1m", &["temperature_c"])]);

@@ -20,18 +20,21 @@ use crate::refuse::refuse;
 use crate::{BuildError, error};
 use aggregates::Aggregates;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
-use arrow::compute::{not, take};
+use arrow::compute::{concat_batches, not, take};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use flow::{Batch, Count, EVENT_TIME, Error, EventTime, Operator, Origin, Output, Reason, Result, StateReader, StateWriter, WallTime};
 use flow::{DeadLetters, event_time_field, event_time_type, trail};
 pub use options::{WindowKind, WindowOptions, WindowShape};
-use slice::Slice;
+use slice::{Held, Slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const START: &str = "window_start";
 const END: &str = "window_end";
 const PANE: &str = "pane";
+
+/// Closed windows are put out in batches of about so many rows: as a decoder makes them.
+const EMITTED_ROWS: usize = 8_192;
 
 /// Builds the operator for rows of the schema `input`.
 pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
@@ -51,6 +54,7 @@ pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Opera
         max_keys: usize::try_from(options.max_keys).unwrap_or(usize::MAX),
         max_state: usize::try_from(options.max_state.as_u64()).unwrap_or(usize::MAX),
         slices: BTreeMap::new(),
+        held: Held::default(),
         closed: Vec::new(),
         watermark: i64::MIN,
         groups: Vec::new(),
@@ -75,6 +79,8 @@ struct Window {
     max_state: usize,
     /// Open slices by start. Every end is above `watermark`.
     slices: BTreeMap<i64, Slice>,
+    /// What all of `slices` hold: counted with each change of one, since there may be many.
+    held: Held,
     /// Closed slices that are still stored.
     closed: Vec<i64>,
     watermark: i64,
@@ -100,19 +106,25 @@ impl Operator for Window {
 
     fn on_watermark(&mut self, w: EventTime, out: &mut dyn Output) -> Result<EventTime> {
         self.watermark = self.watermark.max(w.0);
+        let (mut starts, mut closed) = (vec![], vec![]);
         while let Some(open) = self.slices.first_entry() {
-            let (start, end) = (*open.key(), open.key().saturating_add(self.size));
-            if end > self.watermark {
+            let start = *open.key();
+            if start.saturating_add(self.size) > self.watermark {
                 break;
             }
             let slice = open.remove();
+            self.held.change(slice.held(), Held::default());
             if slice.is_stored() {
                 self.closed.push(start);
             }
             let rows = slice.close(&self.aggregates).map_err(|e| broken("closing", start, e))?;
-            out.count(Count::Emitted, rows.num_rows() as u64);
-            out.rows(self.finished(start, end, &rows)?);
+            starts.extend(std::iter::repeat_n(start, rows.num_rows()));
+            closed.push(rows);
+            if starts.len() >= EMITTED_ROWS {
+                self.emit(&mut starts, &mut closed, out)?;
+            }
         }
+        self.emit(&mut starts, &mut closed, out)?;
         Ok(EventTime(self.watermark))
     }
 
@@ -129,7 +141,12 @@ impl Operator for Window {
             to.remove(&start.to_string());
         }
         for (start, slice) in &mut self.slices {
+            if slice.is_saved() {
+                continue;
+            }
+            let before = slice.held();
             let change = slice.save(&self.aggregates).map_err(|e| broken("saving", *start, e))?;
+            self.held.change(before, slice.held());
             let part = start.to_string();
             if change.replace {
                 to.remove(&part);
@@ -150,24 +167,21 @@ impl Operator for Window {
                 let rows = RecordBatch::try_new(self.aggregates.partial_schema.clone(), rows.columns().to_vec());
                 checked.push(rows.map_err(|e| Error::stop(format!("window state of slice {start} is of other aggregates"), e))?);
             }
-            self.slices.insert(start, Slice::load(checked));
+            let slice = Slice::load(checked);
+            self.held.change(Held::default(), slice.held());
+            self.slices.insert(start, slice);
         }
         Ok(())
     }
 
     fn held(&self) -> (u64, u64) {
-        let (groups, bytes) = self.totals();
-        (groups as u64, bytes as u64)
+        (self.held.groups as u64, self.held.bytes as u64)
     }
 }
 
 impl Window {
     fn start_of(&self, time: i64) -> i64 {
         time.saturating_sub(self.offset).div_euclid(self.size).saturating_mul(self.size).saturating_add(self.offset)
-    }
-
-    fn totals(&self) -> (usize, usize) {
-        self.slices.values().fold((0, 0), |(groups, bytes), s| (groups + s.groups(), bytes + s.bytes()))
     }
 
     /// Gives away the rows whose window had closed at the W of their moment.
@@ -218,8 +232,7 @@ impl Window {
     }
 
     fn take_slice(&mut self, start: i64, batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
-        let (groups, bytes) = self.totals();
-        if groups.saturating_add(batch.len()) > self.max_keys || bytes > self.max_state {
+        if self.held.groups.saturating_add(batch.len()) > self.max_keys || self.held.bytes > self.max_state {
             return self.take_admitted(start, batch, columns, out);
         }
         self.add(start, columns)?;
@@ -230,14 +243,15 @@ impl Window {
     /// Near a limit: rows of known groups are taken, and new groups as far as there is room.
     fn take_admitted(&mut self, start: i64, batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
         let key = &columns[..self.aggregates.key.len()];
-        let elsewhere: usize = self.slices.iter().filter(|(s, _)| **s != start).map(|(_, s)| s.groups()).sum();
-        let full = self.totals().1 > self.max_state;
+        let full = self.held.bytes > self.max_state;
         let slice = self.slices.entry(start).or_default();
+        let before = slice.held();
         // Merged first, so that a group counts once here.
         slice.merge(&self.aggregates).map_err(|e| broken("merging", start, e))?;
-        let room = if full { 0 } else { self.max_keys.saturating_sub(elsewhere + slice.groups()) };
+        self.held.change(before, slice.held());
+        let room = if full { 0 } else { self.max_keys.saturating_sub(self.held.groups) };
         let admitted = slice.admit(&self.aggregates, key, room, &mut self.groups).map_err(|e| broken("limiting", start, e))?;
-        if slice.groups() == 0 && !admitted.has_true() {
+        if slice.held() == Held::default() && !admitted.has_true() {
             self.slices.remove(&start);
         }
         let refused = not(&admitted).map_err(|e| Error::stop("inverting the admitted rows", e))?;
@@ -256,18 +270,36 @@ impl Window {
 
     fn add(&mut self, start: i64, columns: &[ArrayRef]) -> Result<()> {
         let slice = self.slices.entry(start).or_default();
-        slice.add(&self.aggregates, columns, &mut self.groups).map_err(|e| broken("adding to", start, e))
+        let before = slice.held();
+        slice.add(&self.aggregates, columns, &mut self.groups).map_err(|e| broken("adding to", start, e))?;
+        self.held.change(before, slice.held());
+        Ok(())
     }
 
-    /// The rows of a closed window.
-    fn finished(&self, start: i64, end: i64, groups: &RecordBatch) -> Result<Batch> {
-        let rows = groups.num_rows();
-        let time = |at: i64| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from_value(at, rows).with_timezone("UTC")) };
+    /// Puts out closed windows as one batch: `closed` one after the other, and for each of their rows its start. Leaves both empty.
+    fn emit(&self, starts: &mut Vec<i64>, closed: &mut Vec<RecordBatch>, out: &mut dyn Output) -> Result<()> {
+        if !starts.is_empty() {
+            let groups = concat_batches(&self.aggregates.result_schema, closed.iter());
+            let groups = groups.map_err(|e| Error::stop(format!("joining {} closed windows", closed.len()), e))?;
+            out.count(Count::Emitted, starts.len() as u64);
+            out.rows(self.finished(starts, &groups)?);
+        }
+        starts.clear();
+        closed.clear();
+        Ok(())
+    }
+
+    /// The rows of closed windows, with the start of each.
+    fn finished(&self, starts: &[i64], groups: &RecordBatch) -> Result<Batch> {
+        let time = |of: &dyn Fn(i64) -> i64| -> ArrayRef {
+            Arc::new(TimestampMicrosecondArray::from_iter_values(starts.iter().map(|start| of(*start))).with_timezone("UTC"))
+        };
+        let end = |start: i64| start.saturating_add(self.size);
         let mut columns = groups.columns()[..self.aggregates.key.len()].to_vec();
-        columns.extend([time(start), time(end), time(end.saturating_sub(1))]);
+        columns.extend([time(&|start| start), time(&end), time(&|start| end(start).saturating_sub(1))]);
         columns.extend(self.aggregates.outputs.iter().map(|(_, output)| output.evaluate(groups).values));
-        columns.push(Arc::new(Int32Array::from_value(0, rows)));
-        let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| Error::stop(format!("rows of window {start}"), e))?;
+        columns.push(Arc::new(Int32Array::from_value(0, starts.len())));
+        let rows = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| Error::stop("rows of closed windows", e))?;
         let origin = Origin { source: "window".into(), producer: 0, topic: None, arrival: WallTime(self.watermark) };
         Batch::new(rows, Arc::new(origin))
     }

@@ -26,6 +26,21 @@ pub(super) struct Slice {
     merged: bool,
 }
 
+/// How much is held. A group in several partials counts in each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) groups: usize,
+    pub(super) bytes: usize,
+}
+
+impl Held {
+    /// A part of what is held went from `before` to `after`.
+    pub(super) fn change(&mut self, before: Self, after: Self) {
+        self.groups = self.groups + after.groups - before.groups;
+        self.bytes = self.bytes + after.bytes - before.bytes;
+    }
+}
+
 /// What a save must do for a slice.
 pub(super) struct Change {
     /// Remove what is stored first.
@@ -45,15 +60,17 @@ impl Slice {
         Self { stored: partials.len(), partials, ..Self::default() }
     }
 
-    /// Groups held; a group in several partials counts in each.
-    pub(super) fn groups(&self) -> usize {
-        self.live.as_ref().map_or(0, |l| l.keys.len()) + self.partials.iter().map(RecordBatch::num_rows).sum::<usize>()
+    /// What it holds.
+    pub(super) fn held(&self) -> Held {
+        let live = self.live.as_ref();
+        let groups = live.map_or(0, |l| l.keys.len()) + self.partials.iter().map(RecordBatch::num_rows).sum::<usize>();
+        let bytes = live.map_or(0, |l| l.keys.size() + l.accumulators.iter().map(|a| a.size()).sum::<usize>());
+        Held { groups, bytes: bytes + self.partials.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() }
     }
 
-    /// Bytes held.
-    pub(super) fn bytes(&self) -> usize {
-        let live = self.live.as_ref().map_or(0, |l| l.keys.size() + l.accumulators.iter().map(|a| a.size()).sum::<usize>());
-        live + self.partials.iter().map(RecordBatch::get_array_memory_size).sum::<usize>()
+    /// Whether nothing came since the last save.
+    pub(super) fn is_saved(&self) -> bool {
+        self.live.is_none() && !self.merged && self.stored == self.partials.len()
     }
 
     /// Whether storage holds something of it.
