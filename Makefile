@@ -4,7 +4,8 @@
 # make audit     advisories, bans, licences and sources of the dependencies
 
 target := $(or $(CARGO_TARGET_DIR),target)
-export PATH := $(PATH):/usr/sbin:/sbin
+tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
+export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
 .PHONY: test setup lint demo bench-w1 audit
 
@@ -19,6 +20,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo deny --log-level error check bans licenses sources
 
 # The demo takes the dev profile: a cold build in minutes; the release build is the fast one.
 demo:
@@ -31,7 +33,6 @@ bench-w1:
 	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
 	$(target)/release/bench w1 --tidegate $(target)/release/tidegate --folder $(target)/bench-w1
 
-audit:
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+audit: setup
 	cargo deny check bans licenses sources
 	cargo deny check advisories || echo "audit: advisories were found, or their database is out of reach: see above"

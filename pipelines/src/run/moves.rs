@@ -4,11 +4,12 @@ use crate::plan::Plan;
 use crate::run::clock::now;
 use crate::run::driver::Command;
 use crate::run::instance::Handle;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use storage::cold::ColdTables;
+use storage::cold::{ColdTables, sweep};
 use storage::mover::{Marked, Mover};
 use storage::view::Views;
 use tokio::time::Instant;
@@ -43,6 +44,8 @@ pub(crate) struct MovingTable {
     every: Duration,
     last: Option<Instant>,
     wait: Duration,
+    /// What crashed moves of earlier processes left has been taken away.
+    swept: bool,
 }
 
 /// The tables of a plan that have a cold tier.
@@ -51,9 +54,24 @@ pub(crate) fn moving(plan: &Plan, cold: &ColdTables, warm: &std::path::Path, inc
         let (options, cold) = (table.options.cold.as_ref()?, cold.table(&table.name)?.clone());
         let warm: PathBuf = warm.join(&table.name);
         let mover = Mover { pipeline: plan.name.clone(), table: table.name.clone(), key: table.key.clone(), cold, warm, incarnation };
-        Some(MovingTable { number, mover, every: options.commit_every, last: None, wait: BACKOFF.0 })
+        Some(MovingTable { number, mover, every: options.commit_every, last: None, wait: BACKOFF.0, swept: false })
     };
     plan.tables.iter().enumerate().filter_map(moving).collect()
+}
+
+impl MovingTable {
+    /// Once a process, after its first move. What cannot be deleted is only space.
+    async fn sweep(&mut self, lanes: &BTreeMap<String, u64>) {
+        if std::mem::replace(&mut self.swept, true) {
+            return;
+        }
+        let mover = &self.mover;
+        match sweep(&mover.cold, mover.incarnation, lanes).await {
+            Ok(0) => {}
+            Ok(files) => tracing::info!(table = mover.table, files, "removed files of moves that an earlier process left"),
+            Err(error) => tracing::warn!(table = mover.table, %error, "files of moves that an earlier process left stay"),
+        }
+    }
 }
 
 impl Moves {
@@ -96,6 +114,7 @@ impl Moves {
                 table.wait = BACKOFF.0;
                 self.counts.committed.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(table = table.mover.table, rows = moved.rows, bytes = moved.bytes, "moved to cold");
+                table.sweep(&moved.lanes).await;
                 let number = table.number;
                 for (lane, t) in moved.lanes {
                     if let Some(handle) = self.lanes.iter().find(|h| *h.lane.0 == lane) {

@@ -1,6 +1,7 @@
 //! Cold: one Delta table per table, on local disk, that any Delta reader opens.
 //!
-//! `table` is the Delta table and its one commit a move; `files` writes a move's Parquet files; `store` is the object store that makes a
+//! `table` is the Delta table and its one commit a move; `files` writes a move's Parquet files; `sweep` takes away what a
+//! crashed move left; `store` is the object store that makes a
 //! Delta commit durable before it is seen; `types` says how our columns are stored. The move as a whole is `crate::mover`.
 //!
 //! **The commit is the switch.** A move adds its files and raises, for each lane inside, the application transaction
@@ -11,11 +12,13 @@
 
 mod files;
 mod store;
+mod sweep;
 mod table;
 mod types;
 mod views;
 
 pub use files::{MoveFile, write_files};
 pub use store::DurableFs;
+pub use sweep::{move_name, sweep};
 pub use table::{Cold, Snapshot, transaction};
 pub use views::ColdTables;

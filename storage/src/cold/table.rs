@@ -131,6 +131,12 @@ impl Snapshot {
         Ok(Arc::new(provider))
     }
 
+    /// Paths of the files of this version, below the table's root.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let state = self.table.snapshot().map_err(|e| Error::retry("listing the files of a cold table", e))?;
+        Ok(state.log_data().into_iter().map(|file| PathBuf::from(file.path().as_ref())).collect())
+    }
+
     /// The version's number.
     #[must_use]
     pub fn version(&self) -> Option<u64> {
