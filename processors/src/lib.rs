@@ -11,7 +11,9 @@ pub mod duration;
 mod error;
 pub mod filter;
 pub mod map;
+
 mod refuse;
+pub mod route;
 pub mod sql;
 #[cfg(test)]
 mod testing;

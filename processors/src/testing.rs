@@ -2,7 +2,9 @@
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use flow::{Batch, Count, DeadLetters, Origin, Output, Reason, Result, StateReader, StateWriter, WallTime, event_time_field};
+use flow::{
+    Batch, Count, DeadLetters, EventTime, Operator, Origin, Output, Reason, Result, StateReader, StateWriter, WallTime, event_time_field,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ pub(crate) struct Collect {
     pub(crate) rows: Vec<Batch>,
     pub(crate) late: Vec<Batch>,
     pub(crate) dead: Vec<DeadLetters>,
+    pub(crate) branches: Vec<(usize, Batch)>,
     counts: Vec<(Count, u64)>,
 }
 
@@ -60,6 +63,9 @@ impl Output for Collect {
     fn rows(&mut self, batch: Batch) {
         self.rows.push(batch);
     }
+    fn branch(&mut self, branch: usize, batch: Batch) {
+        self.branches.push((branch, batch));
+    }
     fn late(&mut self, batch: Batch) {
         self.late.push(batch);
     }
@@ -68,6 +74,77 @@ impl Output for Collect {
     }
     fn count(&mut self, what: Count, rows: u64) {
         self.counts.push((what, rows));
+    }
+}
+
+/// One row a text, with the names of its columns that are not null.
+pub(crate) fn texts(batch: &Batch) -> Vec<String> {
+    let mut lines = arrow::json::LineDelimitedWriter::new(Vec::new());
+    lines.write(batch.rows()).unwrap();
+    lines.finish().unwrap();
+    String::from_utf8(lines.into_inner()).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What an operator made of readings: its rows and those it refused, sorted, and its counts.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) rows: Vec<String>,
+    pub(crate) late: Vec<String>,
+    pub(crate) dead: Vec<String>,
+    pub(crate) counts: [u64; 3],
+}
+
+/// Gives readings to an operator as a lane does: batches of the lengths of `steps` (repeated), the watermark `lag` behind the greatest
+/// time, marked in the trail where a row lies behind it. After each batch the step says: 1 save, 2 save and go on with a fresh
+/// operator that loads it. At the end the watermark moves on to `end`.
+pub(crate) fn drive(
+    make: &dyn Fn() -> Box<dyn Operator>,
+    readings: &[(&str, i64, i64)],
+    steps: &[(usize, u8)],
+    lag: i64,
+    end: i64,
+) -> Outcome {
+    let (mut operator, mut out, mut parts) = (make(), Collect::default(), Parts::default());
+    let (mut w, mut from) = (i64::MIN, 0);
+    for (length, what) in steps.iter().cycle() {
+        let part = &readings[from..readings.len().min(from + length)];
+        let before = w;
+        let marks: Vec<i64> = part.iter().map(|r| (w = w.max(r.1 - lag), w).1).collect();
+        let behind = part.iter().zip(&marks).any(|(r, m)| r.1 < *m);
+        let mark: ArrayRef = Arc::new(Int64Array::from(marks));
+        let trail = behind.then(|| RecordBatch::try_from_iter([(flow::trail::WATERMARK, mark)]).unwrap());
+        if !part.is_empty() {
+            operator.on_batch(batch(part).with_trail(trail), &mut out).unwrap();
+        }
+        if w > before {
+            operator.on_watermark(EventTime(w), &mut out).unwrap();
+        }
+        if *what > 0 {
+            operator.save(&mut parts).unwrap();
+        }
+        if *what > 1 {
+            operator = make();
+            operator.load(&mut parts).unwrap();
+            let mut nothing = Collect::default();
+            operator.on_watermark(EventTime(w), &mut nothing).unwrap();
+            assert!(nothing.rows.is_empty(), "a restored operator put out rows of before its save");
+        }
+        from += part.len();
+        if from == readings.len() {
+            break;
+        }
+    }
+    operator.on_watermark(EventTime(end), &mut out).unwrap();
+    let sorted = |batches: &mut dyn Iterator<Item = &Batch>| {
+        let mut all: Vec<_> = batches.flat_map(texts).collect();
+        all.sort();
+        all
+    };
+    Outcome {
+        rows: sorted(&mut out.rows.iter()),
+        late: sorted(&mut out.late.iter()),
+        dead: sorted(&mut out.dead.iter().map(|d| &d.rows)),
+        counts: [Count::Filtered, Count::Taken, Count::Emitted].map(|c| out.count(c)),
     }
 }
 

@@ -23,6 +23,11 @@ pub enum Count {
 pub trait Output {
     /// Rows for the operators and tables that read this operator.
     fn rows(&mut self, batch: Batch);
+    /// Rows for what reads one branch of this operator, by its number. An output that knows no branches takes them as `rows`.
+    fn branch(&mut self, branch: usize, batch: Batch) {
+        let _ = branch;
+        self.rows(batch);
+    }
     /// Rows that came too late: the table `late_<operator>`. They count as late, nothing else.
     fn late(&mut self, batch: Batch);
     /// Rows that could not be used: the table `dead_letters`. They count as refused, nothing else.
