@@ -17,6 +17,7 @@ pub mod route;
 pub mod sql;
 #[cfg(test)]
 mod testing;
+pub mod union;
 pub mod watermark;
 pub mod window;
 
