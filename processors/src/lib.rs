@@ -6,10 +6,12 @@
 //! Promised: the same calls in the same order give the same rows and the same state; a row that an expression fails on becomes a
 //! dead letter of its own and never fails its batch. Absent by intent: files, network, clocks, randomness, async, threads.
 
+pub mod deadband;
 pub mod dedupe;
 pub mod duration;
 mod error;
 pub mod filter;
+mod keyed;
 pub mod map;
 
 mod refuse;
@@ -18,6 +20,7 @@ pub mod sql;
 #[cfg(test)]
 mod testing;
 pub mod union;
+mod values;
 pub mod watermark;
 pub mod window;
 

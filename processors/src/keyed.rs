@@ -1,0 +1,386 @@
+//! A state for each key: found by the row's key columns, bounded in number, saved when it changed.
+//!
+//! Keys are kept as arrow rows in slots; a slot is given anew after its key was forgotten. Once `limit` keys are held, rows of further
+//! keys are dead letters with reason `state_limit`; known keys go on untouched.
+//!
+//! State: one part `keys` of (key columns, `state`: a list of 64-bit words), a changed key a row; the last row of a key counts. An empty
+//! list says that the key was forgotten.
+
+use crate::{BuildError, error, refuse::refuse};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Builder, ListBuilder, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use flow::{Batch, Error, Output, Reason, Result, StateReader, StateWriter, trail};
+use hashbrown::HashTable;
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
+
+const PART: &str = "keys";
+/// Rewriting a part smaller than this saves nothing.
+const SMALL: usize = 1_024;
+/// The slot of a row whose key is not held.
+const REFUSED: u32 = u32::MAX;
+
+/// What an operator remembers of a key, as 64-bit words.
+pub(crate) trait KeyState: Default {
+    /// Appends the words.
+    fn write(&self, words: &mut Vec<i64>);
+    /// The state of such words; none if they are not what `write` wrote.
+    fn read(words: &[i64]) -> Option<Self>;
+}
+
+/// States by key. See the page.
+pub(crate) struct Keyed<S> {
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    converter: RowConverter,
+    table: HashTable<u32>,
+    /// By slot; none where it is free.
+    keys: Vec<Option<Box<[u8]>>>,
+    states: Vec<S>,
+    dirty: Vec<bool>,
+    /// Slots that changed since the last save; each once.
+    changed: Vec<u32>,
+    free: Vec<u32>,
+    /// Keys that were forgotten since the last save.
+    gone: Vec<Box<[u8]>>,
+    key_bytes: usize,
+    /// Rows that the part holds.
+    stored: usize,
+    limit: usize,
+}
+
+impl<S: KeyState> Keyed<S> {
+    /// No key yet. The error names the key `key` of the options.
+    pub(crate) fn new(key: &[String], max_keys: u64, input: &SchemaRef) -> Result<Self, BuildError> {
+        if key.is_empty() {
+            return Err(BuildError::new("key", "no column is named").hint("name the columns that tell one device from another"));
+        }
+        if max_keys == 0 {
+            return Err(BuildError::new("max_keys", "with no key there is no state"));
+        }
+        let columns = key.iter().map(|k| error::column(input, "key", k)).collect::<Result<Vec<_>, _>>()?;
+        let schema = Arc::new(input.project(&columns).map_err(|e| BuildError::new("key", e.to_string()))?);
+        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
+        let converter = RowConverter::new(fields).map_err(|e| BuildError::new("key", e.to_string()))?;
+        let limit = usize::try_from(max_keys).unwrap_or(usize::MAX).min(REFUSED as usize - 1);
+        Ok(Self {
+            columns,
+            schema,
+            converter,
+            table: HashTable::new(),
+            keys: vec![],
+            states: vec![],
+            dirty: vec![],
+            changed: vec![],
+            free: vec![],
+            gone: vec![],
+            key_bytes: 0,
+            stored: 0,
+            limit,
+        })
+    }
+
+    /// The key columns.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Finds the slot of each row, making room for new keys; rows beyond the limit are refused and left out of what is returned.
+    pub(crate) fn admit(&mut self, batch: Batch, slots: &mut Vec<u32>, out: &mut dyn Output) -> Result<Batch> {
+        let key: Vec<ArrayRef> = self.columns.iter().map(|c| batch.rows().column(*c).clone()).collect();
+        let rows = self.converter.convert_columns(&key).map_err(broken)?;
+        slots.clear();
+        slots.extend(rows.iter().map(|row| self.slot(row.as_ref(), self.limit)));
+        let refused: Vec<u32> = (0..).zip(slots.iter()).filter(|(_, slot)| **slot == REFUSED).map(|(row, _)| row).collect();
+        if refused.is_empty() {
+            return Ok(batch);
+        }
+        slots.retain(|slot| *slot != REFUSED);
+        refuse(batch, &refused, Reason::StateLimit, format!("all {} keys are taken (max_keys)", self.limit), out)
+    }
+
+    fn slot(&mut self, key: &[u8], limit: usize) -> u32 {
+        let hash = xxh3_64(key);
+        let same = |slot: &u32| self.keys[*slot as usize].as_deref() == Some(key);
+        if let Some(slot) = self.table.find(hash, same) {
+            return *slot;
+        }
+        if self.table.len() >= limit {
+            return REFUSED;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.keys.push(None);
+            self.states.push(S::default());
+            self.dirty.push(false);
+            u32::try_from(self.keys.len() - 1).expect("slots are fewer than the limit, which fits")
+        });
+        self.keys[slot as usize] = Some(key.into());
+        self.key_bytes += key.len();
+        let keys = &self.keys;
+        self.table.insert_unique(hash, slot, |s| xxh3_64(keys[*s as usize].as_deref().expect("a slot in the table has a key")));
+        slot
+    }
+
+    /// The state of a slot.
+    pub(crate) fn state(&self, slot: u32) -> &S {
+        &self.states[slot as usize]
+    }
+
+    /// The state of a slot, to be changed.
+    pub(crate) fn touch(&mut self, slot: u32) -> &mut S {
+        if !std::mem::replace(&mut self.dirty[slot as usize], true) {
+            self.changed.push(slot);
+        }
+        &mut self.states[slot as usize]
+    }
+
+    /// Forgets the keys whose state does not fulfil `keep`.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&S) -> bool) {
+        let (keys, states, free, gone, bytes) = (&mut self.keys, &mut self.states, &mut self.free, &mut self.gone, &mut self.key_bytes);
+        self.table.retain(|slot| {
+            let at = *slot as usize;
+            if keep(&states[at]) {
+                return true;
+            }
+            let key = keys[at].take().expect("a slot in the table has a key");
+            *bytes -= key.len();
+            gone.push(key);
+            states[at] = S::default();
+            free.push(*slot);
+            false
+        });
+    }
+
+    /// The slots in use with their states.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &S)> {
+        (0..).zip(&self.states).filter(|(slot, _)| self.keys[*slot as usize].is_some())
+    }
+
+    /// The key columns of some slots, a slot a row.
+    pub(crate) fn key_columns(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let parser = self.converter.parser();
+        let rows = slots.iter().map(|s| parser.parse(self.keys[*s as usize].as_deref().expect("only keys that are held are written")));
+        self.converter.convert_rows(rows).map_err(broken)
+    }
+
+    /// Keys held, and about how many bytes with them.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let each = size_of::<S>() + size_of::<Option<Box<[u8]>>>() + 2 * size_of::<u32>();
+        (self.table.len() as u64, (self.keys.len() * each + self.key_bytes) as u64)
+    }
+
+    /// Appends what changed; when the part has grown to twice the keys, it is written anew.
+    pub(crate) fn save(&mut self, to: &mut dyn StateWriter) -> Result<()> {
+        let mut slots = std::mem::take(&mut self.changed);
+        slots.iter().for_each(|s| self.dirty[*s as usize] = false);
+        slots.retain(|s| self.keys[*s as usize].is_some());
+        let mut gone = std::mem::take(&mut self.gone);
+        if self.stored + gone.len() + slots.len() > 2 * self.table.len() + SMALL {
+            to.remove(PART);
+            self.stored = 0;
+            gone.clear();
+            slots = self.iter().map(|(slot, _)| slot).collect();
+        }
+        if !(gone.is_empty() && slots.is_empty()) {
+            self.stored += gone.len() + slots.len();
+            to.append(PART, self.rows(&gone, &slots)?);
+        }
+        Ok(())
+    }
+
+    /// Takes over what the saves have written.
+    pub(crate) fn load(&mut self, from: &mut dyn StateReader) -> Result<()> {
+        let unlike = |what: &str| Error::new(flow::Remedy::Stop, format!("state of another form: {what}"));
+        for batch in from.read(PART)? {
+            let (keys, words) = batch.columns().split_at(self.columns.len());
+            let rows = self.converter.convert_columns(keys).map_err(broken)?;
+            let words = words.first().and_then(|w| w.as_list_opt::<i32>()).ok_or_else(|| unlike("no list of words"))?;
+            for (row, key) in rows.iter().enumerate() {
+                let value = words.value(row);
+                if value.is_empty() {
+                    self.forget(key.as_ref());
+                    continue;
+                }
+                let slot = self.slot(key.as_ref(), usize::MAX);
+                let read = value.as_primitive_opt::<Int64Type>().and_then(|w| S::read(w.values()));
+                self.states[slot as usize] = read.ok_or_else(|| unlike(&format!("{} words", value.len())))?;
+            }
+            self.stored += batch.num_rows();
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        let keys = &self.keys;
+        let found = self.table.find_entry(xxh3_64(key), |slot| keys[*slot as usize].as_deref() == Some(key));
+        if let Ok(entry) = found {
+            let (slot, _) = entry.remove();
+            self.keys[slot as usize] = None;
+            self.key_bytes -= key.len();
+            self.states[slot as usize] = S::default();
+            self.free.push(slot);
+        }
+    }
+
+    /// Rows of the part: forgotten keys, then the states of slots, so that a key that came again counts.
+    fn rows(&self, gone: &[Box<[u8]>], slots: &[u32]) -> Result<RecordBatch> {
+        let parser = self.converter.parser();
+        let held = slots.iter().map(|s| self.keys[*s as usize].as_deref().expect("only keys that are held are written"));
+        let keys = gone.iter().map(AsRef::as_ref).chain(held).map(|key| parser.parse(key));
+        let mut columns = self.converter.convert_rows(keys).map_err(broken)?;
+        let item = Arc::new(Field::new_list_field(DataType::Int64, false));
+        let (mut list, mut words) = (ListBuilder::new(Int64Builder::new()).with_field(item.clone()), vec![]);
+        gone.iter().for_each(|_| list.append(true));
+        for slot in slots {
+            words.clear();
+            self.states[*slot as usize].write(&mut words);
+            list.values().append_slice(&words);
+            list.append(true);
+        }
+        columns.push(Arc::new(list.finish()));
+        let mut fields: Vec<_> = self.schema.fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new("state", DataType::List(item), false)));
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::stop("rows of keyed state", e))
+    }
+}
+
+/// The time at which a row counts for timers: its event time, or the watermark if it is behind it.
+///
+/// A batch without marks has no row behind its watermark, so the last known one is enough: the same rows count at the same times
+/// however they are split into batches.
+pub(crate) fn effective(batch: &Batch, watermark: i64) -> impl Fn(usize) -> i64 + '_ {
+    let marks = batch.trail_column(trail::WATERMARK).map(|m| m.as_primitive::<Int64Type>().values());
+    let times = batch.times();
+    move |row| times[row].max(marks.map_or(watermark, |m| m[row]))
+}
+
+/// When keys that have been silent are forgotten: looked for each time W has moved on by a quarter of `after`.
+pub(crate) struct Forget {
+    after: i64,
+    looked: i64,
+}
+
+impl Forget {
+    /// `after`: microseconds of silence.
+    pub(crate) fn new(after: i64) -> Self {
+        Self { after, looked: i64::MIN }
+    }
+
+    /// Whether a key last seen at `newest` counts as new at `now`.
+    pub(crate) fn is_due(&self, newest: i64, now: i64) -> bool {
+        newest < now.saturating_sub(self.after)
+    }
+
+    /// Whether it is time to look. A pass over all keys is worth it once in a while only.
+    pub(crate) fn look(&mut self, w: i64) -> bool {
+        let now = w.div_euclid((self.after / 4).max(1));
+        std::mem::replace(&mut self.looked, now) != now
+    }
+}
+
+/// 100,000 devices with room to spare: at about 100 bytes each it is 100 MB.
+pub(crate) fn million() -> u64 {
+    1_000_000
+}
+
+/// A device that was silent for a week begins anew.
+pub(crate) fn week() -> crate::Duration {
+    crate::Duration::from_secs(7 * 86_400)
+}
+
+fn broken(cause: arrow::error::ArrowError) -> Error {
+    Error::stop("the keys of an operator", cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Collect, Parts, batch, schema};
+    use proptest::prelude::*;
+
+    #[derive(Default)]
+    struct Sum(i64);
+
+    impl KeyState for Sum {
+        fn write(&self, words: &mut Vec<i64>) {
+            words.push(self.0);
+        }
+        fn read(words: &[i64]) -> Option<Self> {
+            words.first().map(|w| Self(*w))
+        }
+    }
+
+    fn keyed(limit: u64) -> Keyed<Sum> {
+        Keyed::new(&["device".to_owned()], limit, &schema()).unwrap()
+    }
+
+    #[test]
+    fn beyond_the_limit_new_keys_are_refused_and_known_ones_untouched() {
+        let (mut keyed, mut slots, mut out) = (keyed(2), vec![], Collect::default());
+        let rest = keyed.admit(batch(&[("a", 1, 1), ("b", 2, 1), ("c", 3, 1), ("a", 4, 1)]), &mut slots, &mut out).unwrap();
+        assert_eq!((rest.times(), slots.as_slice()), ([1, 2, 4].as_slice(), [0, 1, 0].as_slice()));
+        assert_eq!(out.refused(), [(Reason::StateLimit, 1)]);
+        keyed.touch(0).0 = 7;
+        keyed.retain(|s| s.0 > 0);
+        keyed.admit(batch(&[("c", 5, 1), ("a", 6, 1), ("b", 7, 1)]), &mut slots, &mut out).unwrap();
+        assert_eq!((slots.as_slice(), keyed.state(0).0, keyed.state(1).0), ([1, 0].as_slice(), 7, 0));
+        assert_eq!(keyed.held().0, 2);
+    }
+
+    #[test]
+    fn state_words_of_another_form_are_an_error() {
+        let mut parts = Parts::default();
+        let (mut keyed, mut slots) = (keyed(9), vec![]);
+        keyed.admit(batch(&[("a", 1, 1)]), &mut slots, &mut Collect::default()).unwrap();
+        keyed.touch(0);
+        keyed.save(&mut parts).unwrap();
+        let whole = parts.0.remove("keys").unwrap().remove(0);
+        parts.0.insert("keys".into(), vec![whole.project(&[0]).unwrap()]);
+        assert!(self::keyed(9).load(&mut parts).is_err());
+    }
+
+    #[test]
+    fn a_key_that_was_forgotten_between_two_saves_does_not_come_back() {
+        let (mut keyed, mut parts, mut slots, mut out) = (keyed(9), Parts::default(), vec![], Collect::default());
+        keyed.admit(batch(&[("a", 1, 1), ("b", 1, 1)]), &mut slots, &mut out).unwrap();
+        slots.iter().for_each(|s| keyed.touch(*s).0 = 1 + i64::from(*s));
+        keyed.save(&mut parts).unwrap();
+        keyed.touch(0).0 = 0;
+        keyed.retain(|s| s.0 > 0);
+        keyed.save(&mut parts).unwrap();
+        let mut again = self::keyed(9);
+        again.load(&mut parts).unwrap();
+        again.admit(batch(&[("b", 1, 1), ("a", 1, 1)]), &mut slots, &mut out).unwrap();
+        assert_eq!(slots.iter().map(|s| again.state(*s).0).collect::<Vec<_>>(), [2, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn sums_by_key_survive_any_saves_loads_and_forgetting(
+            picks in prop::collection::vec((0..5usize, 1i64..4), 1..200),
+            whats in prop::collection::vec(0..4u8, 1..20),
+        ) {
+            let names = ["a", "b", "c", "d", "e"];
+            let (mut keyed, mut parts, mut slots, mut want) = (keyed(9), Parts::default(), vec![], [0i64; 5]);
+            for ((device, value), what) in picks.iter().zip(whats.iter().cycle()) {
+                keyed.admit(batch(&[(names[*device], 1, *value)]), &mut slots, &mut Collect::default()).unwrap();
+                keyed.touch(slots[0]).0 += value;
+                want[*device] += value;
+                match what {
+                    1 => keyed.save(&mut parts).unwrap(),
+                    2 => {
+                        keyed.save(&mut parts).unwrap();
+                        keyed = self::keyed(9);
+                        keyed.load(&mut parts).unwrap();
+                    }
+                    _ => {}
+                }
+            }
+            for (device, sum) in want.iter().enumerate().filter(|(_, sum)| **sum > 0) {
+                keyed.admit(batch(&[(names[device], 1, 0)]), &mut slots, &mut Collect::default()).unwrap();
+                prop_assert_eq!(keyed.state(slots[0]).0, *sum);
+            }
+        }
+    }
+}
