@@ -14,6 +14,7 @@ pub mod filter;
 mod keyed;
 pub mod map;
 
+pub mod rate;
 mod refuse;
 pub mod route;
 pub mod sql;
