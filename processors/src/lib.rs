@@ -14,12 +14,14 @@ pub mod filter;
 mod keyed;
 pub mod map;
 
+pub mod presence;
 pub mod rate;
 mod refuse;
 pub mod route;
 pub mod sql;
 #[cfg(test)]
 mod testing;
+mod timers;
 pub mod union;
 mod values;
 pub mod watermark;
