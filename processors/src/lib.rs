@@ -6,6 +6,7 @@
 //! Promised: the same calls in the same order give the same rows and the same state; a row that an expression fails on becomes a
 //! dead letter of its own and never fails its batch. Absent by intent: files, network, clocks, randomness, async, threads.
 
+pub mod alert;
 pub mod deadband;
 pub mod dedupe;
 pub mod duration;
