@@ -7,9 +7,15 @@ use crate::spec::{
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
 use ingest::mqtt::MqttOptions;
+use processors::alert::AlertOptions;
+use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
 use processors::filter::FilterOptions;
 use processors::map::MapOptions;
+use processors::presence::PresenceOptions;
+use processors::rate::RateOptions;
+use processors::route::RouteOptions;
+use processors::union::UnionOptions;
 use processors::window::WindowOptions;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -26,6 +32,12 @@ pub fn schema() -> Value {
         both::<Inputs, MapOptions>(&mut make),
         both::<Inputs, DedupeOptions>(&mut make),
         both::<Inputs, WindowOptions>(&mut make),
+        both::<Inputs, RouteOptions>(&mut make),
+        both::<Inputs, UnionOptions>(&mut make),
+        both::<Inputs, DeadbandOptions>(&mut make),
+        both::<Inputs, RateOptions>(&mut make),
+        both::<Inputs, AlertOptions>(&mut make),
+        both::<Inputs, PresenceOptions>(&mut make),
     ];
     let properties = json!({
         "pipeline": one::<PipelineOptions>(&mut make),

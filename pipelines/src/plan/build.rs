@@ -152,9 +152,12 @@ impl<'w> Builder<'w> {
     fn operator(&mut self, number: usize, inputs: &[Input]) -> Option<(PlannedOperator, Stream)> {
         let (name, spec) = self.written.spec.processors.get_index(number)?;
         let part = ["processors", name.as_str()];
-        let stream = self.joined(&part, inputs)?;
+        let stream = match &spec.processor {
+            Processor::Union(_) => self.united(&part, inputs)?,
+            _ => self.joined(&part, inputs)?,
+        };
         self.meeting(&part, &stream);
-        let build = builder(&spec.processor, &stream.schema);
+        let build = builder(name, &spec.processor, &stream.schema);
         let operator = match build() {
             Ok(operator) => operator,
             Err(e) => {
@@ -181,19 +184,34 @@ impl<'w> Builder<'w> {
 
     /// The rows that a part reads; none where an input is wrong, which is told there.
     fn joined(&mut self, part: &[&str], inputs: &[Input]) -> Option<Stream> {
+        let streams = self.streams(inputs)?;
+        let problem = |e: String| Problem::new(self.written.place(part, "inputs"), format!("the inputs differ: {e}"));
+        let joined = Stream::join(&streams).map_err(|e| problem(e).hint("a `map` before it can make them alike"));
+        joined.map_err(|p| self.problems.push(p)).ok()
+    }
+
+    /// The rows of a union: the columns of all inputs.
+    fn united(&mut self, part: &[&str], inputs: &[Input]) -> Option<Stream> {
+        let streams = self.streams(inputs)?;
+        let schemas: Vec<_> = streams.iter().map(|(name, s)| (*name, s.schema.clone())).collect();
+        let schema = processors::union::columns(&schemas);
+        let problem = |e: BuildError| Problem { span: self.written.place(part, &e.key), message: e.message, hint: e.hint };
+        let united = schema.map(|schema| Stream::with_schema(&streams, schema)).map_err(problem);
+        united.map_err(|p| self.problems.push(p)).ok()
+    }
+
+    /// The inputs with their names; none where one is wrong.
+    fn streams(&self, inputs: &[Input]) -> Option<Vec<(&'w str, &Stream)>> {
         let mut streams = vec![];
         for input in inputs {
             streams.push(match input {
                 Input::Source(n) => (self.written.spec.sources.get_index(*n)?.0.as_str(), self.source_streams[*n].as_ref()?),
-                Input::Operator(n) => (self.written.spec.processors.get_index(*n)?.0.as_str(), &self.operator_streams[*n].as_ref()?.1),
+                Input::Operator(n) | Input::Branch(n, _) => {
+                    (self.written.spec.processors.get_index(*n)?.0.as_str(), &self.operator_streams[*n].as_ref()?.1)
+                }
             });
         }
-        if streams.is_empty() {
-            return None;
-        }
-        let problem = |e: String| Problem::new(self.written.place(part, "inputs"), format!("the inputs differ: {e}"));
-        let joined = Stream::join(&streams).map_err(|e| problem(e).hint("a `map` before it can make them alike"));
-        joined.map_err(|p| self.problems.push(p)).ok()
+        (!streams.is_empty()).then_some(streams)
     }
 
     /// A file is a log of its own, so no operator can have it and another source upstream.
@@ -210,7 +228,11 @@ impl<'w> Builder<'w> {
         let key = match processor {
             Processor::Window(o) => &o.key,
             Processor::Dedupe(o) => &o.key,
-            Processor::Filter(_) | Processor::Map(_) => return,
+            Processor::Deadband(o) => &o.key,
+            Processor::Rate(o) => &o.key,
+            Processor::Alert(o) => &o.key,
+            Processor::Presence(o) => &o.key,
+            Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => return,
         };
         if !stream.is_split_by(key, self.written.spec.pipeline.lanes.get()) {
             let lane_key = stream.lane_key.as_ref().map_or("the sources' keys".to_owned(), |k| format!("{k:?}"));
@@ -256,13 +278,13 @@ impl<'w> Builder<'w> {
             let by_processor = spec.processors.values().any(|p| p.inputs.contains(name));
             by_processor || spec.tables.values().any(|t| t.inputs.contains(name))
         };
-        let sources = spec.sources.keys().map(|name| ("sources", name));
-        for (section, name) in sources.chain(spec.processors.keys().map(|name| ("processors", name))) {
-            if !read(name) {
-                let problem =
-                    Problem::new(self.written.place(&[section, name], ""), format!("nothing reads `{name}`: its rows would be lost"));
-                self.problems.push(problem.hint(format!("[tables.{name}] with inputs = [\"{name}\"] keeps them")));
-            }
+        for name in names::readable(spec).iter().filter(|name| !read(name)) {
+            let (of, branch) = name.split_once('.').unwrap_or((name, ""));
+            let section = if spec.sources.contains_key(of) { "sources" } else { "processors" };
+            let place = self.written.place(&[section, of], if branch.is_empty() { "" } else { "branches" });
+            let problem = Problem::new(place, format!("nothing reads `{name}`: its rows would be lost"));
+            let table = if branch.is_empty() { of } else { branch };
+            self.problems.push(problem.hint(format!("[tables.{table}] with inputs = [\"{name}\"] keeps them")));
         }
     }
 
@@ -276,7 +298,7 @@ impl<'w> Builder<'w> {
             inputs: vec![],
             sources: (0..self.sources.len()).collect(),
         });
-        for (number, operator) in self.operators.iter_mut().enumerate().filter(|(_, o)| o.kind == OperatorKind::Window) {
+        for (number, operator) in self.operators.iter_mut().enumerate().filter(|(_, o)| o.kind.has_late()) {
             operator.late = Some(self.tables.len());
             let schema = tables::late_schema(&operator.input_schema);
             let first = operator.sources.first().and_then(|s| self.written.spec.sources.get_index(*s));
@@ -298,6 +320,7 @@ impl<'w> Builder<'w> {
         let number = |input: &Input| match input {
             Input::Source(n) => Some(Input::Source(*n)),
             Input::Operator(n) => self.operator_streams[*n].as_ref().map(|(at, _)| Input::Operator(*at)),
+            Input::Branch(n, branch) => self.operator_streams[*n].as_ref().map(|(at, _)| Input::Branch(*at, *branch)),
         };
         inputs.iter().filter_map(number).collect()
     }
@@ -306,13 +329,19 @@ impl<'w> Builder<'w> {
 type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
 
 /// What makes an operator with these options over these columns.
-fn builder(processor: &Processor, schema: &SchemaRef) -> Build {
-    let (processor, schema) = (processor.clone(), schema.clone());
+fn builder(name: &str, processor: &Processor, schema: &SchemaRef) -> Build {
+    let (name, processor, schema) = (name.to_owned(), processor.clone(), schema.clone());
     Arc::new(move || match &processor {
         Processor::Filter(o) => processors::filter::build(o, &schema),
         Processor::Map(o) => processors::map::build(o, &schema),
         Processor::Dedupe(o) => processors::dedupe::build(o, &schema),
         Processor::Window(o) => processors::window::build(o, &schema),
+        Processor::Route(o) => processors::route::build(o, &schema),
+        Processor::Union(o) => processors::union::build(o, &schema),
+        Processor::Deadband(o) => processors::deadband::build(o, &schema),
+        Processor::Rate(o) => processors::rate::build(o, &schema),
+        Processor::Alert(o) => processors::alert::build(&name, o, &schema),
+        Processor::Presence(o) => processors::presence::build(o, &schema),
     })
 }
 
@@ -322,6 +351,12 @@ fn kind(processor: &Processor) -> OperatorKind {
         Processor::Map(_) => OperatorKind::Map,
         Processor::Dedupe(_) => OperatorKind::Dedupe,
         Processor::Window(_) => OperatorKind::Window,
+        Processor::Route(_) => OperatorKind::Route,
+        Processor::Union(_) => OperatorKind::Union,
+        Processor::Deadband(_) => OperatorKind::Deadband,
+        Processor::Rate(_) => OperatorKind::Rate,
+        Processor::Alert(_) => OperatorKind::Alert,
+        Processor::Presence(_) => OperatorKind::Presence,
     }
 }
 
@@ -330,6 +365,13 @@ fn put_out(processor: &Processor, read: &Stream, schema: SchemaRef) -> Stream {
     match processor {
         Processor::Map(o) => read.mapped(schema, o.select.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))),
         Processor::Window(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
-        Processor::Filter(_) | Processor::Dedupe(_) => Stream { schema, ..read.clone() },
+        Processor::Alert(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
+        Processor::Presence(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
+        Processor::Filter(_)
+        | Processor::Dedupe(_)
+        | Processor::Route(_)
+        | Processor::Union(_)
+        | Processor::Deadband(_)
+        | Processor::Rate(_) => Stream { schema, ..read.clone() },
     }
 }

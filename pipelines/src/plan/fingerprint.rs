@@ -37,7 +37,14 @@ fn held(processor: &Processor) -> Vec<(&'static str, String)> {
     match processor {
         Processor::Window(o) => vec![("key", text(&o.key)), ("window", text(&o.window)), ("select", text(&o.select))],
         Processor::Dedupe(o) => vec![("key", text(&o.key)), ("sequence", text(&o.sequence)), ("by", text(&o.by))],
-        Processor::Filter(_) | Processor::Map(_) => vec![],
+        Processor::Deadband(o) => vec![
+            ("key", text(&o.key)),
+            ("columns", text(&(o.absolute.keys().collect::<Vec<_>>(), o.percent.keys().collect::<Vec<_>>(), &o.change))),
+        ],
+        Processor::Rate(o) => vec![("key", text(&o.key)), ("columns", text(&o.columns))],
+        Processor::Alert(o) => vec![("key", text(&o.key))],
+        Processor::Presence(o) => vec![("key", text(&o.key))],
+        Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => vec![],
     }
 }
 

@@ -90,6 +90,19 @@ pub enum Input {
     Source(usize),
     /// The operator of this number in `Plan::operators`; lower than the reader's own.
     Operator(usize),
+    /// A branch, by its number, of the route that is the operator of this number.
+    Branch(usize, usize),
+}
+
+impl Input {
+    /// The number of the operator that it reads, if it is none of a source.
+    #[must_use]
+    pub fn operator(&self) -> Option<usize> {
+        match self {
+            Self::Source(_) => None,
+            Self::Operator(of) | Self::Branch(of, _) => Some(*of),
+        }
+    }
 }
 
 /// What a processor's type is.
@@ -103,6 +116,32 @@ pub enum OperatorKind {
     Dedupe,
     /// Aggregates over time: its rows are held, and what is too late has a table.
     Window,
+    /// Sends each row to one of its branches.
+    Route,
+    /// Puts the rows of several inputs together.
+    Union,
+    /// Passes what changed; what is older than the newest of its key has a table.
+    Deadband,
+    /// Adds how fast columns change; what is older than the newest of its key has a table.
+    Rate,
+    /// Says when a condition lasts: its rows are held, and what is too late has a table.
+    Alert,
+    /// Says which device is there: its rows are held.
+    Presence,
+}
+
+impl OperatorKind {
+    /// True for operators that account for their input by what they took into state, not by what they put out.
+    #[must_use]
+    pub fn holds_rows(self) -> bool {
+        matches!(self, Self::Window | Self::Alert | Self::Presence)
+    }
+
+    /// True for operators that have a table `late_<operator>`.
+    #[must_use]
+    pub fn has_late(self) -> bool {
+        matches!(self, Self::Window | Self::Deadband | Self::Rate | Self::Alert)
+    }
 }
 
 /// Makes a fresh operator, one for each lane.
@@ -126,7 +165,7 @@ pub struct PlannedOperator {
     pub sources: Vec<usize>,
     /// Makes one.
     pub build: BuildOperator,
-    /// The number of its table of late rows in `Plan::tables`, for windows.
+    /// The number of its table of late rows in `Plan::tables`, where it has one.
     pub late: Option<usize>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::Input;
 use crate::diagnose::Problem;
-use crate::spec::{Spec, Written};
+use crate::spec::{Processor, Spec, Written};
 use std::ops::Range;
 
 /// Names that the product's own tables and schemas have.
@@ -66,15 +66,36 @@ pub(super) fn inputs(written: &Written, part: &[&str], names: &[String], problem
 }
 
 fn resolve(spec: &Spec, name: &str) -> Option<Input> {
+    if let Some((router, branch)) = name.split_once('.') {
+        let (number, _, processor) = spec.processors.get_full(router)?;
+        let Processor::Route(options) = &processor.processor else { return None };
+        return options.names().iter().position(|n| *n == branch).map(|branch| Input::Branch(number, branch));
+    }
     let source = spec.sources.get_index_of(name).map(Input::Source);
-    source.or_else(|| spec.processors.get_index_of(name).map(Input::Operator))
+    source.or_else(|| {
+        let (number, _, processor) = spec.processors.get_full(name)?;
+        (!matches!(processor.processor, Processor::Route(_))).then_some(Input::Operator(number))
+    })
+}
+
+/// What can be read, by name: a route by its branches.
+pub(super) fn readable(spec: &Spec) -> Vec<String> {
+    let processors = spec.processors.iter().flat_map(|(name, processor)| match &processor.processor {
+        Processor::Route(options) => options.names().iter().map(|branch| format!("{name}.{branch}")).collect(),
+        _ => vec![name.clone()],
+    });
+    spec.sources.keys().cloned().chain(processors).collect()
 }
 
 fn unknown(spec: &Spec, name: &str, span: Range<usize>) -> Problem {
-    let known = || spec.sources.keys().chain(spec.processors.keys()).map(String::as_str);
-    let all = known().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    let known = readable(spec);
+    let all = known.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+    if let Some(Processor::Route(options)) = spec.processors.get(name).map(|p| &p.processor) {
+        let branches = options.names().iter().map(|branch| format!("`{name}.{branch}`")).collect::<Vec<_>>().join(", ");
+        return Problem::new(span, format!("`{name}` is a route: its branches are read, not itself")).hint(format!("there are {branches}"));
+    }
     let problem = Problem::new(span, format!("no source or processor is named `{name}`"));
-    if all.is_empty() { problem } else { problem.hint(format!("there are {all}")).did_you_mean(name, known()) }
+    if all.is_empty() { problem } else { problem.hint(format!("there are {all}")).did_you_mean(name, known.iter().map(String::as_str)) }
 }
 
 /// The numbers of the operators, each after what it reads, otherwise in the order given; or the operators of a circle, in its order.
@@ -113,8 +134,8 @@ impl Walk<'_> {
         self.state[operator] = State::Open;
         self.path.push(operator);
         for input in &self.inputs[operator] {
-            if let Input::Operator(of) = input {
-                self.visit(*of)?;
+            if let Some(of) = input.operator() {
+                self.visit(of)?;
             }
         }
         self.path.pop();

@@ -20,13 +20,17 @@ impl Stream {
     /// The rows of several parts together. The error says what differs.
     pub(super) fn join(inputs: &[(&str, &Self)]) -> Result<Self, String> {
         let schemas: Vec<_> = inputs.iter().map(|(name, s)| (*name, s.schema.clone())).collect();
-        let schema = join::join(&schemas)?;
+        Ok(Self::with_schema(inputs, join::join(&schemas)?))
+    }
+
+    /// The rows of several parts together, with these columns.
+    pub(super) fn with_schema(inputs: &[(&str, &Self)], schema: SchemaRef) -> Self {
         let first = inputs[0].1;
         let lane_key = first.lane_key.clone().filter(|key| inputs.iter().all(|(_, s)| s.lane_key.as_ref() == Some(key)));
         let mut sources: Vec<usize> = inputs.iter().flat_map(|(_, s)| s.sources.iter().copied()).collect();
         sources.sort_unstable();
         sources.dedup();
-        Ok(Self { schema, key: first.key.clone(), lane_key, sources })
+        Self { schema, key: first.key.clone(), lane_key, sources }
     }
 
     /// The rows after `select`, a list of (new column, SQL): a key column goes on where it is taken over as it is.

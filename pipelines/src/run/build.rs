@@ -1,6 +1,6 @@
 //! Makes the lanes of a plan: claims each, loads its operators' state, and wires it to what the process shares.
 
-use crate::plan::{OperatorKind, Plan, TableKind};
+use crate::plan::{Plan, TableKind};
 use crate::run::driver::Shared;
 use crate::run::graph::{Graph, Node};
 use crate::run::lane::{Lane, LaneTable, Parts};
@@ -96,7 +96,7 @@ pub(crate) fn make(plan: &Plan, shared: &Shared, name: &str, watermark: &Waterma
     for planned in &plan.operators {
         let mut operator = planned.build.build()?;
         operator.load(&mut shared.state.load(&whole.state, &planned.name))?;
-        nodes.push(Node::new(planned.name.clone(), operator, planned.inputs.clone(), planned.kind == OperatorKind::Window));
+        nodes.push(Node::new(planned.name.clone(), operator, planned.inputs.clone(), planned.kind.holds_rows()));
     }
     let parts = Parts {
         graph: Graph::new(nodes, plan.tables.iter().map(|t| t.inputs.clone()).collect()),

@@ -46,7 +46,7 @@ impl Graph {
     /// Wires operators (each reading only sources and earlier operators) and tables.
     pub(crate) fn new(nodes: Vec<Node>, tables: Vec<Vec<Input>>) -> Self {
         for (index, node) in nodes.iter().enumerate() {
-            let earlier = |input: &Input| !matches!(input, Input::Operator(of) if *of >= index);
+            let earlier = |input: &Input| input.operator().is_none_or(|of| of < index);
             assert!(node.inputs.iter().all(earlier), "operator {} reads a later one", node.name);
         }
         Self { nodes, tables }
@@ -59,8 +59,8 @@ impl Graph {
         }
         for index in 0..self.nodes.len() {
             let outputs = self.run(index, w, emitted)?;
-            for batch in outputs {
-                self.deliver(Input::Operator(index), batch, emitted);
+            for (branch, batch) in outputs {
+                self.deliver(branch.map_or(Input::Operator(index), |branch| Input::Branch(index, branch)), batch, emitted);
             }
         }
         Ok(())
@@ -84,11 +84,8 @@ impl Graph {
         Ok(())
     }
 
-    fn run(&mut self, index: usize, w: EventTime, emitted: &mut Emitted) -> Result<Vec<Batch>> {
-        let reached = self.nodes[index].inputs.iter().map(|input| match input {
-            Input::Source(_) => w,
-            Input::Operator(of) => self.nodes[*of].passed_on,
-        });
+    fn run(&mut self, index: usize, w: EventTime, emitted: &mut Emitted) -> Result<Vec<(Option<usize>, Batch)>> {
+        let reached = self.nodes[index].inputs.iter().map(|input| input.operator().map_or(w, |of| self.nodes[of].passed_on));
         let reached = reached.min().unwrap_or(w);
         let node = &mut self.nodes[index];
         let mut sink = Sink { node: index, tally: &mut node.tally, rows: vec![], emitted };
@@ -119,16 +116,27 @@ impl Graph {
 struct Sink<'a> {
     node: usize,
     tally: &'a mut Tally,
-    rows: Vec<Batch>,
+    /// Rows with the branch for which they are; none for all readers.
+    rows: Vec<(Option<usize>, Batch)>,
     emitted: &'a mut Emitted,
+}
+
+impl Sink<'_> {
+    fn put(&mut self, branch: Option<usize>, batch: Batch) {
+        self.tally.output += batch.len() as u64;
+        if !batch.is_empty() {
+            self.rows.push((branch, batch));
+        }
+    }
 }
 
 impl Output for Sink<'_> {
     fn rows(&mut self, batch: Batch) {
-        self.tally.output += batch.len() as u64;
-        if !batch.is_empty() {
-            self.rows.push(batch);
-        }
+        self.put(None, batch);
+    }
+
+    fn branch(&mut self, branch: usize, batch: Batch) {
+        self.put(Some(branch), batch);
     }
 
     fn late(&mut self, batch: Batch) {
@@ -151,5 +159,37 @@ impl Output for Sink<'_> {
             Count::Taken => self.tally.taken += rows,
             Count::Emitted => self.tally.emitted += rows,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
+    use flow::{EVENT_TIME, Origin, WallTime};
+    use processors::{filter, route};
+    use std::sync::Arc;
+
+    fn batch(values: &[i64]) -> Batch {
+        let value: ArrayRef = Arc::new(Int64Array::from(values.to_vec()));
+        let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(1..=values.len() as i64).with_timezone("UTC"));
+        let rows = RecordBatch::try_from_iter([("value", value), (EVENT_TIME, time)]).unwrap();
+        Batch::new(rows, Arc::new(Origin { source: "s".into(), producer: 0, topic: None, arrival: WallTime(0) })).unwrap()
+    }
+
+    #[test]
+    fn each_reader_of_a_branch_gets_its_rows_alone() {
+        let schema = batch(&[1]).rows().schema();
+        let options = serde_json::from_value(serde_json::json!({ "branches": { "big": "value > 5" }, "else": "rest" })).unwrap();
+        let router = Node::new("router".into(), route::build(&options, &schema).unwrap(), vec![Input::Source(0)], false);
+        let even = serde_json::from_value(serde_json::json!({ "when": "value % 2 = 0" })).unwrap();
+        let filter = Node::new("even".into(), filter::build(&even, &schema).unwrap(), vec![Input::Branch(0, 0)], false);
+        let mut graph = Graph::new(vec![router, filter], vec![vec![Input::Operator(1)], vec![Input::Branch(0, 1), Input::Branch(0, 0)]]);
+        let mut emitted = Emitted::default();
+        graph.pass(Some((0, batch(&[1, 6, 7, 8]))), EventTime(4), &mut emitted).unwrap();
+        let times = |table: usize| emitted.tables.iter().filter(|t| t.0 == table).flat_map(|t| t.1.times().to_vec()).collect::<Vec<_>>();
+        assert_eq!((times(0), times(1)), (vec![2, 4], vec![2, 3, 4, 1]));
+        assert!(graph.nodes.iter().all(|n| n.tally.unaccounted() == 0), "every row is accounted for");
+        assert_eq!((graph.nodes[0].tally.output, graph.nodes[1].tally.input), (4, 3));
     }
 }

@@ -174,6 +174,12 @@ fn processor(mut table: Table<'_>) -> Result<ProcessorSpec, Problem> {
         "map" => table.read(&elsewhere).map(Processor::Map),
         "dedupe" => table.read(&elsewhere).map(Processor::Dedupe),
         "window" => table.read(&elsewhere).map(Processor::Window),
+        "route" => table.read(&elsewhere).map(Processor::Route),
+        "union" => table.read(&elsewhere).map(Processor::Union),
+        "deadband" => table.read(&elsewhere).map(Processor::Deadband),
+        "rate" => table.read(&elsewhere).map(Processor::Rate),
+        "alert" => table.read(&elsewhere).map(Processor::Alert),
+        "presence" => table.read(&elsewhere).map(Processor::Presence),
         other => unreachable!("{other} is not among the kinds"),
     };
     first_of(inputs, processor).map(|(Inputs { inputs }, processor)| ProcessorSpec { inputs, processor })

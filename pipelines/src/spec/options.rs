@@ -6,9 +6,15 @@ use ingest::decode::{Columns, DecodeOptions};
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
 use ingest::mqtt::MqttOptions;
+use processors::alert::AlertOptions;
+use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
 use processors::filter::FilterOptions;
 use processors::map::MapOptions;
+use processors::presence::PresenceOptions;
+use processors::rate::RateOptions;
+use processors::route::RouteOptions;
+use processors::union::UnionOptions;
 use processors::watermark::WatermarkOptions;
 use processors::window::WindowOptions;
 use schemars::JsonSchema;
@@ -25,7 +31,8 @@ pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
 pub(crate) const SOURCE_TYPES: [&str; 2] = ["mqtt", "file"];
 /// The kinds of processors.
-pub(crate) const PROCESSOR_TYPES: [&str; 4] = ["filter", "map", "dedupe", "window"];
+pub(crate) const PROCESSOR_TYPES: [&str; 10] =
+    ["filter", "map", "dedupe", "window", "route", "union", "deadband", "rate", "alert", "presence"];
 
 /// Everything a pipeline's file says.
 #[derive(Clone, Debug)]
@@ -140,6 +147,18 @@ pub enum Processor {
     Dedupe(DedupeOptions),
     /// `type = "window"`
     Window(WindowOptions),
+    /// `type = "route"`
+    Route(RouteOptions),
+    /// `type = "union"`
+    Union(UnionOptions),
+    /// `type = "deadband"`
+    Deadband(DeadbandOptions),
+    /// `type = "rate"`
+    Rate(RateOptions),
+    /// `type = "alert"`
+    Alert(AlertOptions),
+    /// `type = "presence"`
+    Presence(PresenceOptions),
 }
 
 /// A table: what it reads, and its tiers.
