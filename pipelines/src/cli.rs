@@ -29,6 +29,11 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs the `[[tests]]` of a pipeline's file: given messages, expected rows. Opens nothing else.
+    Test {
+        /// The pipeline's file.
+        file: PathBuf,
+    },
     /// Asks a running pipeline, or its data directory when none runs.
     Sql(SqlArguments),
     /// Publishes a simulated fleet of devices to an MQTT broker at QoS 1.

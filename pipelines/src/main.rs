@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run_pipeline(&arguments),
         Command::Demo(arguments) => run_demo(&arguments),
         Command::Check { file, json } => check(&file, json),
+        Command::Test { file } => test(&file),
         Command::Sql(arguments) => sql(&arguments),
         Command::Simulate(options) => simulate(&options),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
@@ -82,6 +83,24 @@ fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
         "tables": plan.tables.iter().map(|t| json!({ "name": t.name, "key": t.key, "columns": columns(&t.schema) })).collect::<Vec<_>>(),
     });
     print(&format!("{shown:#}\n"))
+}
+
+/// Runs the tests of a file; a failure names each difference.
+fn test(file: &Path) -> Result<(), Failure> {
+    let plan = plan(file)?;
+    if plan.tests.is_empty() {
+        return Err(Failure::Other(format!("{} has no [[tests]]", file.display())));
+    }
+    let outcomes = run::trial::run(&plan).map_err(|e| Failure::Other(e.to_string()))?;
+    for outcome in &outcomes {
+        let word = if outcome.difference.is_empty() { "ok" } else { "FAILED" };
+        let lines: String = outcome.difference.iter().map(|line| format!("    {line}\n")).collect();
+        print(&format!("{word:6} {}\n{lines}", outcome.name))?;
+    }
+    match outcomes.iter().filter(|o| !o.difference.is_empty()).count() {
+        0 => Ok(()),
+        failed => Err(Failure::Other(format!("{failed} of {} tests of {} failed", outcomes.len(), file.display()))),
+    }
 }
 
 /// The plan of a file; all its mistakes otherwise.

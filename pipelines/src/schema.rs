@@ -2,7 +2,7 @@
 
 use crate::spec::{
     DeadLetterOptions, HttpOptions, Inputs, LimitOptions, ObservabilityOptions, PROCESSOR_TYPES, PipelineOptions, SOURCE_TYPES,
-    SourceCommon,
+    SourceCommon, TestOptions,
 };
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
@@ -49,6 +49,7 @@ pub fn schema() -> Value {
         "http": one::<HttpOptions>(&mut make),
         "observability": one::<ObservabilityOptions>(&mut make),
         "limits": one::<LimitOptions>(&mut make),
+        "tests": { "type": "array", "items": one::<TestOptions>(&mut make) },
     });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -113,3 +113,50 @@ fn promtool_takes_the_prometheus_files() {
     let checked = promtool.expect("promtool comes with Debian's package prometheus; `make test` installs it");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
+
+#[test]
+fn the_tests_of_every_shipped_pipeline_pass() {
+    let mut tests = 0;
+    for file in files("config/pipelines", "toml") {
+        let plan = plan(&file).unwrap_or_else(|problems| panic!("{problems}"));
+        for outcome in pipelines::run::trial::run(&plan).unwrap_or_else(|e| panic!("{}: {e}", file.display())) {
+            assert!(outcome.difference.is_empty(), "{}: {}:\n{}", file.display(), outcome.name, outcome.difference.join("\n"));
+            tests += 1;
+        }
+    }
+    assert!(tests >= 8, "only {tests} tests ran");
+}
+
+#[test]
+fn a_test_that_fails_names_the_rows_that_differ() {
+    let text = fs::read_to_string(root().join("config/pipelines/factory.toml")).unwrap();
+    let (was, wrong) = ("event_time = 2026-01-01T00:04:00Z\nvalue      = 69.0", "event_time = 2026-01-01T00:05:00Z\nvalue      = 69.0");
+    assert!(text.contains(was));
+    let plan = Plan::read("factory.toml", &text.replace(was, wrong)).unwrap();
+    let outcomes = pipelines::run::trial::run(&plan).unwrap();
+    let failed: Vec<_> = outcomes.iter().filter(|o| !o.difference.is_empty()).collect();
+    assert_eq!(failed.len(), 1);
+    let [missing, more] = failed[0].difference.as_slice() else { panic!("{:?}", failed[0].difference) };
+    assert!(missing.starts_with("alerts: - ") && missing.contains("00:05:00Z"), "{missing}");
+    assert!(more.starts_with("alerts: + ") && more.contains("00:04:00Z"), "{more}");
+}
+
+#[test]
+fn tidegate_test_fails_with_code_1_on_a_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(root().join("config/pipelines/factory.toml")).unwrap();
+    let run = |text: &str| {
+        let file = folder.path().join("factory.toml");
+        fs::write(&file, text).unwrap();
+        std::process::Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("test").arg(&file).output().unwrap()
+    };
+    let right = run(&text);
+    assert_eq!(right.status.code(), Some(0), "{}", String::from_utf8_lossy(&right.stdout));
+    assert_eq!(String::from_utf8_lossy(&right.stdout).matches("ok     ").count(), 4);
+    let wrong = run(&text.replace("expect = { alerts = [] }", "expect = { alerts = [{ machine = \"press-9\" }] }"));
+    assert_eq!(wrong.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&wrong.stdout).into_owned();
+    assert!(said.contains("FAILED a short peak is no alert\n    alerts: - machine = \"press-9\"\n"), "{said}");
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("1 of 4 tests"), "{:?}", wrong.stderr);
+    assert_eq!(run("[pipeline]\n").status.code(), Some(78));
+}

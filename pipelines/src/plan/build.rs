@@ -2,7 +2,7 @@
 
 use super::stream::Stream;
 use super::{
-    BuildOperator, Input, OperatorKind, Plan, PlannedOperator, PlannedSource, PlannedTable, TableKind, fingerprint, names, tables,
+    BuildOperator, Input, OperatorKind, Plan, PlannedOperator, PlannedSource, PlannedTable, TableKind, fingerprint, names, tables, trials,
 };
 use crate::diagnose::Problem;
 use crate::spec::{Processor, Source, SourceSpec, Written};
@@ -52,7 +52,13 @@ impl<'w> Builder<'w> {
         self.declared_tables();
         self.unread();
         self.implicit_tables();
-        if self.problems.is_empty() { Ok(self.finish()) } else { Err(self.problems) }
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let written = self.written;
+        let plan = self.finish();
+        let problems = trials::check(written, &plan);
+        if problems.is_empty() { Ok(plan) } else { Err(problems) }
     }
 
     fn finish(self) -> Plan {
@@ -71,6 +77,7 @@ impl<'w> Builder<'w> {
             http: spec.http,
             observability: spec.observability.clone(),
             limits: spec.limits,
+            tests: spec.tests.clone(),
             fingerprint: Default::default(),
         };
         plan.fingerprint = fingerprint::of(&plan, spec);

@@ -8,11 +8,12 @@ mod join;
 mod names;
 mod stream;
 mod tables;
+mod trials;
 
 pub use tables::{dead_letters_schema, late_schema};
 
 use crate::diagnose::Problems;
-use crate::spec::{DeadLetterOptions, HttpOptions, LimitOptions, ObservabilityOptions, Source, Written};
+use crate::spec::{DeadLetterOptions, HttpOptions, LimitOptions, ObservabilityOptions, Source, TestOptions, Written};
 use arrow::datatypes::SchemaRef;
 use flow::Operator;
 use ingest::decode::{Columns, DecodeOptions};
@@ -54,6 +55,8 @@ pub struct Plan {
     pub observability: ObservabilityOptions,
     /// Bounds of queries.
     pub limits: LimitOptions,
+    /// What the file says about what comes out of what goes in.
+    pub tests: Vec<TestOptions>,
     /// What must not change while a data directory lives.
     pub fingerprint: Fingerprint,
 }

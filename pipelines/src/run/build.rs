@@ -1,6 +1,6 @@
 //! Makes the lanes of a plan: claims each, loads its operators' state, and wires it to what the process shares.
 
-use crate::plan::{Plan, TableKind};
+use crate::plan::{Plan, PlannedOperator, TableKind};
 use crate::run::driver::Shared;
 use crate::run::graph::{Graph, Node};
 use crate::run::lane::{Lane, LaneTable, Parts};
@@ -96,9 +96,22 @@ pub(crate) fn make(plan: &Plan, shared: &Shared, name: &str, watermark: &Waterma
     for planned in &plan.operators {
         let mut operator = planned.build.build()?;
         operator.load(&mut shared.state.load(&whole.state, &planned.name))?;
-        nodes.push(Node::new(planned.name.clone(), operator, planned.inputs.clone(), planned.kind.holds_rows()));
+        nodes.push(node(planned, operator));
     }
-    let parts = Parts {
+    let lane = flow::Lane(name.into());
+    let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()));
+    let parts = parts(plan, nodes, watermark, claimed);
+    Ok(Made { name: lane, chain: header.chain, record: header.number, positions: whole.positions.clone(), lane: Lane::new(parts)?, live })
+}
+
+/// An operator of the plan as a part of the graph.
+pub(crate) fn node(planned: &PlannedOperator, operator: Box<dyn flow::Operator>) -> Node {
+    Node::new(planned.name.clone(), operator, planned.inputs.clone(), planned.kind.holds_rows())
+}
+
+/// What a claimed lane is made of.
+pub(crate) fn parts(plan: &Plan, nodes: Vec<Node>, watermark: &WatermarkOptions, claimed: Claimed) -> Parts {
+    Parts {
         graph: Graph::new(nodes, plan.tables.iter().map(|t| t.inputs.clone()).collect()),
         watermark: Watermark::new(watermark),
         sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
@@ -108,10 +121,19 @@ pub(crate) fn make(plan: &Plan, shared: &Shared, name: &str, watermark: &Waterma
         lanes: plan.lanes,
         late: (0..plan.operators.len()).map(|of| plan.tables.iter().position(|t| t.kind == TableKind::Late(of))).collect(),
         chain: Chain::from_claimed(claimed),
-    };
-    let lane = flow::Lane(name.into());
-    let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()));
-    Ok(Made { name: lane, chain: header.chain, record: header.number, positions: whole.positions.clone(), lane: Lane::new(parts)?, live })
+    }
+}
+
+/// The watermark of the journal's lanes: the most patient of what its sources ask for.
+pub(crate) fn journal_watermark(plan: &Plan) -> WatermarkOptions {
+    let journaled = plan.sources.iter().filter(|s| s.is_journaled()).map(|s| s.watermark.clone());
+    journaled
+        .reduce(|a, b| WatermarkOptions {
+            out_of_orderness: a.out_of_orderness.max(b.out_of_orderness),
+            idle_timeout: a.idle_timeout.max(b.idle_timeout),
+            max_future: a.max_future.max(b.max_future),
+        })
+        .unwrap_or_default()
 }
 
 fn lane_table(table: &crate::plan::PlannedTable) -> LaneTable {

@@ -161,7 +161,7 @@ impl Instance {
         }
         let lanes = self.plan.lanes;
         let folder = Folders::of(&self.plan.data_dir).journal;
-        let watermark = self.journal_watermark();
+        let watermark = build::journal_watermark(&self.plan);
         let name = |id: &str, n: u32| format!("{id}/{n}");
         let mut made = match Journal::peek(&folder)? {
             Some(id) => (0..lanes).map(|n| self.make(&name(&id, n), &watermark)).collect::<Result<Vec<_>>>()?,
@@ -249,18 +249,6 @@ impl Instance {
         self.lanes.push(Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush });
         let driver = Driver { lane: made.lane, feed, journal, commands: receive, shared: self.shared.clone(), live: made.live, status };
         self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
-    }
-
-    /// The watermark of the journal's lanes: the most patient of what its sources ask for.
-    fn journal_watermark(&self) -> WatermarkOptions {
-        let journaled = self.plan.sources.iter().filter(|s| s.is_journaled()).map(|s: &PlannedSource| s.watermark.clone());
-        journaled
-            .reduce(|a, b| WatermarkOptions {
-                out_of_orderness: a.out_of_orderness.max(b.out_of_orderness),
-                idle_timeout: a.idle_timeout.max(b.idle_timeout),
-                max_future: a.max_future.max(b.max_future),
-            })
-            .unwrap_or_default()
     }
 
     fn start_moves(&self, hurry: &Arc<AtomicBool>, counts: &Arc<MoveCounts>, stop: CancellationToken) -> JoinHandle<()> {

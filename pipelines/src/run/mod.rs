@@ -1,7 +1,8 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
 //! `lane`, `graph`, `marks`, `tally`, `columns`, `flood`, `water` are pure; `driver` is a lane's shell; `feed` and `files` bring its log;
-//! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `instance` owns all of it; `ask` is `tidegate sql`.
+//! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `instance` owns all of it; `ask` is `tidegate sql`,
+//! `trial` is `tidegate test`.
 
 mod ask;
 mod build;
@@ -19,6 +20,7 @@ mod moves;
 mod observe;
 mod status;
 mod tally;
+pub mod trial;
 mod water;
 
 use crate::cli::{RunArguments, SqlArguments};

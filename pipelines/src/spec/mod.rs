@@ -4,6 +4,7 @@ mod env;
 mod options;
 mod place;
 mod read;
+mod trial;
 
 pub use env::Lookup;
 pub use options::{
@@ -11,6 +12,7 @@ pub use options::{
     ProcessorSpec, Source, SourceCommon, SourceSpec, Spec, TableSpec,
 };
 pub(crate) use options::{PROCESSOR_TYPES, SOURCE_TYPES};
+pub use trial::{Given, Moment, TestOptions};
 
 use crate::diagnose::{Problem, Problems};
 use indexmap::IndexMap;
@@ -19,10 +21,11 @@ use place::Place;
 use read::Table;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 /// The sections of the file.
-const SECTIONS: [&str; 9] = ["pipeline", "journal", "sources", "processors", "tables", "dead_letters", "http", "observability", "limits"];
+const SECTIONS: [&str; 10] =
+    ["pipeline", "journal", "sources", "processors", "tables", "dead_letters", "http", "observability", "limits", "tests"];
 
 /// A file that was read: its options, and where they stand.
 #[derive(Clone, Debug)]
@@ -95,7 +98,8 @@ impl<'i> Sections<'i, '_> {
         let tables = self.each("tables", table);
         let dead_letters = self.dead_letters();
         let (http, observability, limits) = (self.section("http"), self.section("observability"), self.section("limits"));
-        Some(Spec { pipeline: pipeline?, journal, sources, processors, tables, dead_letters, http, observability, limits })
+        let tests = self.tests();
+        Some(Spec { pipeline: pipeline?, journal, sources, processors, tables, dead_letters, http, observability, limits, tests })
     }
 
     fn unknown(&mut self) {
@@ -147,6 +151,17 @@ impl<'i> Sections<'i, '_> {
         let tiers = table.read(&DEAD_LETTER_KEYS);
         let both = first_of(own, tiers);
         self.keep(both).map_or_else(DeadLetters::default, |(options, table)| DeadLetters { options, table })
+    }
+
+    fn tests(&mut self) -> Vec<TestOptions> {
+        let Some(value) = self.values.remove("tests") else { return vec![] };
+        let span = value.span();
+        let DeValue::Array(list) = value.into_inner() else {
+            self.problems.push(Problem::new(span, "`tests` should be a list").hint("each test begins with [[tests]]"));
+            return vec![];
+        };
+        let tests = list.into_iter().map(|test| Table::of("tests", test).and_then(|table| table.read(&[])));
+        tests.filter_map(|read| self.keep(read)).collect()
     }
 
     fn keep<T>(&mut self, read: Result<T, Problem>) -> Option<T> {

@@ -1,5 +1,6 @@
 //! The options of a pipeline, as its file says them. Parts belong to the rooms that obey them and are only composed here.
 
+use super::trial::TestOptions;
 use crate::units::{Size, Time};
 use indexmap::IndexMap;
 use ingest::decode::{Columns, DecodeOptions};
@@ -55,6 +56,8 @@ pub struct Spec {
     pub observability: ObservabilityOptions,
     /// `[limits]`
     pub limits: LimitOptions,
+    /// `[[tests]]`, in the order of the file.
+    pub tests: Vec<TestOptions>,
 }
 
 /// The pipeline as a whole.

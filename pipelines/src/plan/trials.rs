@@ -1,0 +1,49 @@
+//! What is wrong with `[[tests]]`, seen from the plan: names of sources, tables and columns.
+
+use super::Plan;
+use crate::diagnose::Problem;
+use crate::spec::Written;
+
+/// The mistakes in the tests of a file.
+pub(super) fn check(written: &Written, plan: &Plan) -> Vec<Problem> {
+    let mut problems = vec![];
+    let mut add = |path: String, problem: Problem| problems.push(Problem { span: written.place(&["tests"], &path), ..problem });
+    for (number, test) in written.spec.tests.iter().enumerate() {
+        for (at, given) in test.given.iter().enumerate() {
+            let path = format!("{number}.given.{at}");
+            if let Some(problem) = given.check(0..0) {
+                add(path, problem);
+                continue;
+            }
+            match &given.source {
+                Some(name) if plan.sources.iter().all(|s| s.name != *name) => {
+                    let names = plan.sources.iter().map(|s| s.name.as_str());
+                    add(format!("{path}.source"), Problem::new(0..0, format!("there is no source `{name}`")).did_you_mean(name, names));
+                }
+                None if given.payload.is_some() && plan.sources.len() > 1 => {
+                    add(path.clone(), Problem::new(0..0, "there are several sources: `source` says which one receives it"));
+                }
+                _ => {}
+            }
+            if at == 0 && given.payload.is_some() && given.at.is_none() {
+                add(path, Problem::new(0..0, "the first message needs `at`, the time at which it reaches us"));
+            }
+        }
+        for (name, rows) in &test.expect {
+            let Some(table) = plan.table(name) else {
+                let names = plan.tables.iter().map(|t| t.name.as_str());
+                let problem = Problem::new(0..0, format!("there is no table `{name}`")).did_you_mean(name, names);
+                add(format!("{number}.expect.{name}"), problem);
+                continue;
+            };
+            for (at, row) in rows.iter().enumerate() {
+                for column in row.keys().filter(|c| table.schema.index_of(c).is_err()) {
+                    let names = table.schema.fields().iter().map(|f| f.name().as_str());
+                    let problem = Problem::new(0..0, format!("table `{name}` has no column `{column}`")).did_you_mean(column, names);
+                    add(format!("{number}.expect.{name}.{at}.{column}"), problem);
+                }
+            }
+        }
+    }
+    problems
+}

@@ -1,0 +1,221 @@
+//! `tidegate test`: the `[[tests]]` of a pipeline through its real decoders, lanes and operators, without files, sockets or clocks.
+//!
+//! All journaled sources share one lane, each file source has one of its own, however many the pipeline has: which device is in which
+//! lane is no matter of a test. Nothing is sealed; tables hold what the lanes put out.
+
+mod compare;
+
+use crate::plan::{Plan, PlannedSource};
+use crate::run::build;
+use crate::run::lane::{Action, Event, Lane};
+use crate::spec::{Given, Source, TestOptions};
+use arrow::array::{ArrayRef, BinaryViewArray, RecordBatch};
+use flow::{Batch, Error, EventTime, Offset, Origin, Reason, Result, WallTime, trail};
+use ingest::decode::{Decoder, Message, TopicPattern, decoder, decoder_with};
+use ingest::rejected::Rejected;
+use processors::watermark::WatermarkOptions;
+use std::sync::Arc;
+use storage::epoch::{Claimed, Header, Whole};
+
+/// What became of a test.
+pub struct Outcome {
+    /// Its name.
+    pub name: String,
+    /// What differs from what it expects, as lines for a person; empty if it passed.
+    pub difference: Vec<String>,
+}
+
+/// Runs the tests of a plan, in the order of the file. An error is a broken promise of ours.
+pub fn run(plan: &Plan) -> Result<Vec<Outcome>> {
+    plan.tests.iter().map(|test| Trial::new(plan)?.run(test)).collect()
+}
+
+/// A lane with the sources that reach it.
+struct TestedLane {
+    log: Arc<str>,
+    sources: Vec<usize>,
+    lane: Lane,
+    next: u64,
+}
+
+/// A source's way from messages to rows.
+struct Input {
+    decoder: Box<dyn Decoder>,
+    patterns: Vec<TopicPattern>,
+}
+
+struct Trial<'p> {
+    plan: &'p Plan,
+    inputs: Vec<Input>,
+    lanes: Vec<TestedLane>,
+    /// By table: what it was given.
+    tables: Vec<Vec<RecordBatch>>,
+}
+
+impl<'p> Trial<'p> {
+    fn new(plan: &'p Plan) -> Result<Self> {
+        let (journaled, files): (Vec<usize>, Vec<usize>) = (0..plan.sources.len()).partition(|s| plan.sources[*s].is_journaled());
+        let mut lanes = vec![];
+        if !journaled.is_empty() {
+            lanes.push(TestedLane::new(plan, "test", &build::journal_watermark(plan), journaled)?);
+        }
+        for source in files {
+            let PlannedSource { name, watermark, .. } = &plan.sources[source];
+            lanes.push(TestedLane::new(plan, name, watermark, vec![source])?);
+        }
+        let inputs = plan.sources.iter().map(Input::new).collect::<Result<_>>()?;
+        Ok(Self { plan, inputs, lanes, tables: vec![vec![]; plan.tables.len()] })
+    }
+
+    fn run(mut self, test: &TestOptions) -> Result<Outcome> {
+        let mut at = WallTime(i64::MIN);
+        for given in &test.given {
+            at = given.at.map_or(at, |moment| moment.0);
+            match (&given.watermark, &given.payload) {
+                (Some(moment), _) => self.move_on(EventTime(moment.0.0))?,
+                (None, Some(payload)) => self.receive(given, payload.as_bytes(), at)?,
+                (None, None) => {}
+            }
+        }
+        if test.end {
+            (0..self.lanes.len()).try_for_each(|lane| self.step(lane, Event::End))?;
+        }
+        let mut difference = vec![];
+        for (name, expected) in &test.expect {
+            let Some(table) = self.plan.tables.iter().position(|t| t.name == *name) else { continue };
+            let expected = expected.iter().map(compare::expected).collect();
+            let lines = compare::difference(expected, compare::rows(&self.tables[table])?);
+            difference.extend(lines.into_iter().map(|line| format!("{name}: {line}")));
+        }
+        let unaccounted: u64 = self.lanes.iter().map(|l| l.lane.unaccounted()).sum();
+        if unaccounted > 0 {
+            difference.push(format!("{unaccounted} readings are unaccounted for"));
+        }
+        Ok(Outcome { name: test.name.clone(), difference })
+    }
+
+    fn move_on(&mut self, watermark: EventTime) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            let (log, next) = self.lanes[lane].advance();
+            self.step(lane, Event::Tick { log, watermark, next })?;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, given: &Given, payload: &[u8], at: WallTime) -> Result<()> {
+        let named = given.source.as_ref().and_then(|name| self.plan.sources.iter().position(|s| s.name == *name));
+        let source = named.unwrap_or(0);
+        let planned = &self.plan.sources[source];
+        let topic = given.topic.as_deref();
+        let (batch, rejects) = self.inputs[source].read(planned, source, topic, payload, at)?;
+        let lane = self.lanes.iter().position(|l| l.sources.contains(&source)).expect("every source has a lane");
+        let (log, next) = self.lanes[lane].advance();
+        let event = match batch {
+            Some(batch) => Event::Rows { source, log, batch, next },
+            None => Event::Rejects { log, rejects, next },
+        };
+        self.step(lane, event)
+    }
+
+    fn step(&mut self, lane: usize, event: Event) -> Result<()> {
+        for action in self.lanes[lane].lane.step(event)? {
+            if let Action::Show { table, rows, .. } = action {
+                self.tables[table].push(rows);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TestedLane {
+    fn new(plan: &Plan, name: &str, watermark: &WatermarkOptions, sources: Vec<usize>) -> Result<Self> {
+        let nodes = plan.operators.iter().map(|o| Ok(build::node(o, o.build.build()?))).collect::<Result<_>>()?;
+        let header = Header {
+            lane: name.to_owned(),
+            number: 1,
+            parent: 0,
+            generation: 1,
+            chain: String::new(),
+            incarnation: 0,
+            owner: String::new(),
+            fingerprint: plan.fingerprint.clone(),
+            product: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let claimed = Claimed { header, whole: Arc::new(Whole::default()) };
+        Ok(Self { log: name.into(), sources, lane: Lane::new(build::parts(plan, nodes, watermark, claimed))?, next: 0 })
+    }
+
+    /// The next place in the lane's log.
+    fn advance(&mut self) -> (Arc<str>, Offset) {
+        self.next += 1;
+        (self.log.clone(), Offset(self.next))
+    }
+}
+
+impl Input {
+    fn new(source: &PlannedSource) -> Result<Self> {
+        let (decode, columns, captures, key) = (&source.decode, &source.columns, &source.captures, &source.key);
+        let (decoder, patterns) = match &source.kind {
+            Source::Mqtt(options) => (decoder(decode, columns, captures, key), options.patterns()),
+            Source::File(options) => {
+                let csv = ingest::decode::CsvOptions { header: false, ..options.csv.clone() };
+                (decoder_with(decode, columns, captures, key, &csv), Ok(vec![]))
+            }
+        };
+        let wrong = |e| Error::stop(format!("source {}, which was checked", source.name), e);
+        Ok(Self { decoder: decoder.map_err(wrong)?, patterns: patterns.map_err(wrong)? })
+    }
+
+    /// The rows of a message, or why there are none.
+    fn read(
+        &mut self,
+        source: &PlannedSource,
+        producer: usize,
+        topic: Option<&str>,
+        payload: &[u8],
+        arrival: WallTime,
+    ) -> Result<(Option<Batch>, Vec<Rejected>)> {
+        let reject = |reason: Reason, detail: String| Rejected {
+            source: source.name.as_str().into(),
+            topic: topic.map(Into::into),
+            offset: None,
+            reason,
+            detail,
+            payload: Rejected::cut(payload),
+            length: payload.len() as u64,
+            arrival,
+        };
+        if payload.len() as u64 > source.max_message {
+            let detail = format!("{} bytes, max_message is {}", payload.len(), source.max_message);
+            return Ok((None, vec![reject(Reason::TooLarge, detail)]));
+        }
+        let Some(captures) = self.captures(source, topic.unwrap_or_default()) else {
+            return Ok((None, vec![reject(Reason::UnknownTopic, "the topic fits none of the source's patterns".into())]));
+        };
+        let decoded = self.decoder.decode(&[Message { topic, captures: &captures, payload }], arrival);
+        let rejects = decoded.rejects.into_iter().map(|r| reject(r.reason, r.detail)).collect();
+        if decoded.rows.num_rows() == 0 {
+            return Ok((None, rejects));
+        }
+        let producer = u32::try_from(producer).map_err(|e| Error::stop("numbering producers", e))?;
+        let origin = Origin { source: source.name.as_str().into(), producer, topic: topic.map(Into::into), arrival };
+        let raw: ArrayRef = Arc::new(BinaryViewArray::from_iter_values(std::iter::repeat_n(payload, decoded.rows.num_rows())));
+        let beside = RecordBatch::try_from_iter_with_nullable([(trail::RAW, raw, true)]);
+        let beside = beside.map_err(|e| Error::stop("keeping the bytes of a message", e))?;
+        Ok((Some(Batch::new(decoded.rows, Arc::new(origin))?.with_trail(Some(beside))), rejects))
+    }
+
+    /// The captures of a topic in the order of the source's columns; none where no pattern fits. Files have no topics.
+    fn captures<'t>(&self, source: &PlannedSource, topic: &'t str) -> Option<Vec<&'t str>> {
+        if self.patterns.is_empty() {
+            return Some(vec![]);
+        }
+        let mut found = vec![];
+        let pattern = self.patterns.iter().find(|p| {
+            found.clear();
+            p.match_into(topic, &mut found)
+        })?;
+        let place = |name: &String| pattern.captures().iter().position(|c| c == name);
+        source.captures.iter().map(|name| Some(found[place(name)?])).collect()
+    }
+}
