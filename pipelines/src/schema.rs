@@ -8,6 +8,7 @@ use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
 use ingest::mqtt::MqttOptions;
 use processors::alert::AlertOptions;
+use processors::anomaly::AnomalyOptions;
 use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
 use processors::filter::FilterOptions;
@@ -38,6 +39,7 @@ pub fn schema() -> Value {
         both::<Inputs, RateOptions>(&mut make),
         both::<Inputs, AlertOptions>(&mut make),
         both::<Inputs, PresenceOptions>(&mut make),
+        both::<Inputs, AnomalyOptions>(&mut make),
     ];
     let properties = json!({
         "pipeline": one::<PipelineOptions>(&mut make),

@@ -152,11 +152,11 @@ fn tidegate_test_fails_with_code_1_on_a_difference() {
     };
     let right = run(&text);
     assert_eq!(right.status.code(), Some(0), "{}", String::from_utf8_lossy(&right.stdout));
-    assert_eq!(String::from_utf8_lossy(&right.stdout).matches("ok     ").count(), 4);
+    assert_eq!(String::from_utf8_lossy(&right.stdout).matches("ok     ").count(), 5);
     let wrong = run(&text.replace("expect = { alerts = [] }", "expect = { alerts = [{ machine = \"press-9\" }] }"));
     assert_eq!(wrong.status.code(), Some(1));
     let said = String::from_utf8_lossy(&wrong.stdout).into_owned();
     assert!(said.contains("FAILED a short peak is no alert\n    alerts: - machine = \"press-9\"\n"), "{said}");
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("1 of 4 tests"), "{:?}", wrong.stderr);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("1 of 5 tests"), "{:?}", wrong.stderr);
     assert_eq!(run("[pipeline]\n").status.code(), Some(78));
 }

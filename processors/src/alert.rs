@@ -6,7 +6,7 @@
 //! ```
 //! Only the two changes to and from firing are rows. All is in event time: a reading behind the watermark counts at the watermark, one
 //! that is older than the newest of its key is late; `for` has passed when the watermark or a reading has reached its end. What is null
-//! says nothing. The end of the input raises nothing. A key that is pending or firing is never forgotten.
+//! says nothing. The end of the input by itself raises nothing. A key that is pending or firing is never forgotten.
 //!
 //! Ids are hashes of the alert's name, the key's values and the time at which the condition became true, so a replay gives the same
 //! ids, and both rows of an alert carry one.

@@ -7,6 +7,7 @@
 //! dead letter of its own and never fails its batch. Absent by intent: files, network, clocks, randomness, async, threads.
 
 pub mod alert;
+pub mod anomaly;
 pub mod deadband;
 pub mod dedupe;
 pub mod duration;

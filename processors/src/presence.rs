@@ -2,7 +2,7 @@
 //! `offline_after` after its last one, and `online` again at the next.
 //!
 //! A reading behind the watermark counts at the watermark. `offline` is said when the watermark, or the next reading, has reached its
-//! time; the end of the input takes nobody offline. Each reading is taken into state, whatever its order.
+//! time; the end of the input by itself takes nobody offline. Each reading is taken into state, whatever its order.
 
 use crate::keyed::{Forget, KeyState, Keyed, effective, million, week};
 use crate::timers::Timers;

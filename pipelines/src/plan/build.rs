@@ -239,6 +239,7 @@ impl<'w> Builder<'w> {
             Processor::Rate(o) => &o.key,
             Processor::Alert(o) => &o.key,
             Processor::Presence(o) => &o.key,
+            Processor::Anomaly(o) => &o.key,
             Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => return,
         };
         if !stream.is_split_by(key, self.written.spec.pipeline.lanes.get()) {
@@ -349,6 +350,7 @@ fn builder(name: &str, processor: &Processor, schema: &SchemaRef) -> Build {
         Processor::Rate(o) => processors::rate::build(o, &schema),
         Processor::Alert(o) => processors::alert::build(&name, o, &schema),
         Processor::Presence(o) => processors::presence::build(o, &schema),
+        Processor::Anomaly(o) => processors::anomaly::build(o, &schema),
     })
 }
 
@@ -364,6 +366,7 @@ fn kind(processor: &Processor) -> OperatorKind {
         Processor::Rate(_) => OperatorKind::Rate,
         Processor::Alert(_) => OperatorKind::Alert,
         Processor::Presence(_) => OperatorKind::Presence,
+        Processor::Anomaly(_) => OperatorKind::Anomaly,
     }
 }
 
@@ -373,6 +376,7 @@ fn put_out(processor: &Processor, read: &Stream, schema: SchemaRef) -> Stream {
         Processor::Map(o) => read.mapped(schema, o.select.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))),
         Processor::Window(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Alert(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
+        Processor::Anomaly(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Presence(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Filter(_)
         | Processor::Dedupe(_)

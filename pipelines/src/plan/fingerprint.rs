@@ -43,6 +43,7 @@ fn held(processor: &Processor) -> Vec<(&'static str, String)> {
         ],
         Processor::Rate(o) => vec![("key", text(&o.key)), ("columns", text(&o.columns))],
         Processor::Alert(o) => vec![("key", text(&o.key))],
+        Processor::Anomaly(o) => vec![("key", text(&o.key)), ("column", text(&o.column))],
         Processor::Presence(o) => vec![("key", text(&o.key))],
         Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => vec![],
     }

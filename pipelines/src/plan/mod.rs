@@ -131,19 +131,21 @@ pub enum OperatorKind {
     Alert,
     /// Says which device is there: its rows are held.
     Presence,
+    /// Says where a number behaves as it did not before: its rows are held, and what is too late has a table.
+    Anomaly,
 }
 
 impl OperatorKind {
     /// True for operators that account for their input by what they took into state, not by what they put out.
     #[must_use]
     pub fn holds_rows(self) -> bool {
-        matches!(self, Self::Window | Self::Alert | Self::Presence)
+        matches!(self, Self::Window | Self::Alert | Self::Presence | Self::Anomaly)
     }
 
     /// True for operators that have a table `late_<operator>`.
     #[must_use]
     pub fn has_late(self) -> bool {
-        matches!(self, Self::Window | Self::Deadband | Self::Rate | Self::Alert)
+        matches!(self, Self::Window | Self::Deadband | Self::Rate | Self::Alert | Self::Anomaly)
     }
 }
 

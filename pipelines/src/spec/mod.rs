@@ -194,6 +194,7 @@ fn processor(mut table: Table<'_>) -> Result<ProcessorSpec, Problem> {
         "deadband" => table.read(&elsewhere).map(Processor::Deadband),
         "rate" => table.read(&elsewhere).map(Processor::Rate),
         "alert" => table.read(&elsewhere).map(Processor::Alert),
+        "anomaly" => table.read(&elsewhere).map(Processor::Anomaly),
         "presence" => table.read(&elsewhere).map(Processor::Presence),
         other => unreachable!("{other} is not among the kinds"),
     };

@@ -8,6 +8,7 @@ use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
 use ingest::mqtt::MqttOptions;
 use processors::alert::AlertOptions;
+use processors::anomaly::AnomalyOptions;
 use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
 use processors::filter::FilterOptions;
@@ -32,8 +33,8 @@ pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
 pub(crate) const SOURCE_TYPES: [&str; 2] = ["mqtt", "file"];
 /// The kinds of processors.
-pub(crate) const PROCESSOR_TYPES: [&str; 10] =
-    ["filter", "map", "dedupe", "window", "route", "union", "deadband", "rate", "alert", "presence"];
+pub(crate) const PROCESSOR_TYPES: [&str; 11] =
+    ["filter", "map", "dedupe", "window", "route", "union", "deadband", "rate", "alert", "presence", "anomaly"];
 
 /// Everything a pipeline's file says.
 #[derive(Clone, Debug)]
@@ -162,6 +163,8 @@ pub enum Processor {
     Alert(AlertOptions),
     /// `type = "presence"`
     Presence(PresenceOptions),
+    /// `type = "anomaly"`
+    Anomaly(AnomalyOptions),
 }
 
 /// A table: what it reads, and its tiers.
