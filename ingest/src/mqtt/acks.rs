@@ -16,7 +16,7 @@ pub(super) const BATCHES_IN_FLIGHT: usize = 64;
 pub(super) type UntilDurable = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// One connection, as far as acks go.
-pub(super) trait Acker: Send {
+pub trait Acker: Send {
     /// Hands an ack to the connection; false when it has ended.
     fn ack(&self, packet: u16) -> impl Future<Output = bool> + Send;
 }

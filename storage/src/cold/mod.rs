@@ -10,12 +10,14 @@
 //! Not here yet: object stores other than local disk, optimize and vacuum, retention.
 
 mod files;
+mod seam;
 mod store;
 mod table;
 mod types;
 mod views;
 
 pub use files::{MoveFile, write_files};
+pub use seam::{ColdTable, ColdVersion};
 pub use store::DurableFs;
 pub use table::{Cold, Snapshot, transaction};
 pub use views::ColdTables;
