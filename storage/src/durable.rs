@@ -80,20 +80,25 @@ pub fn write_over(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> 
     file.replace()
 }
 
-/// Creates a directory and those above it, each durable in its parent.
+/// Creates a directory and those above it, each durable in its parent: also one that is there, since whoever made it may have crashed
+/// before its name was on disk, and then all that lies in it would go with the power.
 pub fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    if disk.exists(path)? {
-        return Ok(());
-    }
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(parent) = parent {
         create_dir_all(disk, parent)?;
     }
-    match disk.create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other?,
+    let there = disk.exists(path)?;
+    if !there {
+        match disk.create_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
     }
-    disk.sync_dir(parent.unwrap_or(Path::new(".")))
+    match disk.sync_dir(parent.unwrap_or(Path::new("."))) {
+        // Where we may not even look, we have not made it.
+        Err(e) if there && e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Makes what a file holds durable, whoever wrote it.
