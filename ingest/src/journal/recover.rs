@@ -92,10 +92,18 @@ pub(super) fn verify(
 /// Writes the whole groups of the last segment to a new file, which takes its place: after a failed fsync the page cache may show what
 /// the disk does not hold. Gives the end and what may be delivered again.
 fn salvage(disk: &dyn Disk, segment: &mut Segment, seed: u32, known: u64) -> Result<(u64, Recent)> {
-    let mut recent = Recent::default();
+    let (mut recent, mut again) = (Recent::default(), Recent::default());
     let memory = |header: &Header, content: &[u8]| decode_memory(header.kind, header.publishes, content);
-    let (end, edge) = whole_groups(disk, segment, seed, known, memory, |(publishes, content)| fold(&mut recent, publishes, content))?;
-    rewrite(disk, &segment.path, edge)?;
+    let found = whole_groups(disk, segment, seed, known, memory, |(publishes, content)| fold(&mut recent, publishes, content))?;
+    let (end, edge) = found;
+    if edge < segment.bytes {
+        // A bit that flips in one read must not cut what was acknowledged.
+        let second = whole_groups(disk, segment, seed, known, memory, |(publishes, content)| fold(&mut again, publishes, content))?;
+        if second != found {
+            return Err(unsteady(&segment.path, edge, second.1));
+        }
+    }
+    rewrite(disk, segment, seed, end, edge)?;
     segment.bytes = edge;
     Ok((end, recent))
 }
@@ -163,10 +171,11 @@ fn fold(recent: &mut Recent, publishes: Vec<Publish>, content: Content) {
     publishes.into_iter().for_each(|publish| recent.enter(publish));
 }
 
-fn rewrite(disk: &dyn Disk, path: &Path, length: u64) -> Result<()> {
-    let copy = temporary(path);
-    let failed = |e| Error::stop(format!("copying {} to recover it", path.display()), e);
-    let (from, to) = (disk.open(path).map_err(failed)?, disk.create(&copy).map_err(failed)?);
+/// Copies the first `length` bytes of a segment, reads them again, and puts the copy in the place of the segment.
+fn rewrite(disk: &dyn Disk, segment: &Segment, seed: u32, end: u64, length: u64) -> Result<()> {
+    let copy = Segment { path: temporary(&segment.path), first: segment.first, bytes: length };
+    let failed = |e| Error::stop(format!("copying {} to recover it", segment.path.display()), e);
+    let (from, to) = (disk.open(&segment.path).map_err(failed)?, disk.create(&copy.path).map_err(failed)?);
     let mut reader = FileReader::new(from, 0).take(length);
     let (mut chunk, mut copied) = (vec![0; COPY_BYTES], 0);
     loop {
@@ -177,7 +186,15 @@ fn rewrite(disk: &dyn Disk, path: &Path, length: u64) -> Result<()> {
         to.write_all_at(&chunk[..read], copied).map_err(failed)?;
         copied += read as u64;
     }
-    assert_eq!(copied, length, "the copy of {} has another length than what was read", path.display());
+    assert_eq!(copied, length, "the copy of {} has another length than what was read", segment.path.display());
     to.sync_data().map_err(failed)?;
-    disk.rename(&copy, path).map_err(failed)
+    // The bytes were read once to be checked and once to be copied: a bit that flipped the second time would now be there for good.
+    SegmentHeader::read(disk, &copy)?;
+    verify(disk, &copy, seed, end, |_, _| Ok(()))?;
+    disk.rename(&copy.path, &segment.path).map_err(failed)
+}
+
+fn unsteady(path: &Path, first: u64, second: u64) -> Error {
+    let what = format!("journal segment {} reads as whole up to byte {first}, and up to byte {second} when read again", path.display());
+    Error::new(flow::Remedy::Stop, what)
 }
