@@ -18,12 +18,14 @@ use world::{Job, Threads, Time, Waiting};
 
 /// The wall clock when a simulation begins: 2026-01-01T00:00:00Z, in microseconds.
 pub(crate) const BEGINNING: i64 = 1_767_225_600_000_000;
-/// How many of the last events a failing seed prints.
+/// How many of the last events a failing seed prints, where `EVENTS` says nothing.
 const SHOWN: usize = 60;
 
 /// What everything in one simulation shares.
 pub(crate) struct Sim {
     pub(crate) faults: Faults,
+    /// How many of the last events a failing seed prints.
+    shown: usize,
     state: Mutex<State>,
 }
 
@@ -85,7 +87,8 @@ impl Sim {
             serial: 0,
             ready: Arc::default(),
         };
-        Arc::new(Self { faults, state: Mutex::new(state) })
+        let shown = std::env::var("EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(SHOWN);
+        Arc::new(Self { faults, shown, state: Mutex::new(state) })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -112,7 +115,7 @@ impl Sim {
         let event = event();
         event.hash(&mut state.hasher);
         let line = format!("{:>12.6} {event}", state.now.as_secs_f64());
-        if state.last.len() == SHOWN {
+        if state.last.len() == self.shown {
             state.last.pop_front();
         }
         state.last.push_back(line);

@@ -71,8 +71,8 @@ impl SimCold {
         };
         names.sort();
         for name in names {
-            let bytes = world::read(disk, &name)?;
-            let entry: (u64, BTreeMap<String, u64>, Vec<String>) = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+            let entry: (u64, BTreeMap<String, u64>, Vec<String>) =
+                serde_json::from_slice(&steady(disk, &name)?).map_err(io::Error::other)?;
             if entry.0 != version.number + 1 {
                 return Err(io::Error::other(format!("version {} follows {}", entry.0, version.number)));
             }
@@ -100,7 +100,7 @@ impl ColdTable for SimCold {
         let failed = |e| Error::retry("writing a file of a move", e);
         let mut batches = vec![];
         for segment in segments {
-            let bytes = world::read(&*self.world.disk, segment).map_err(failed)?;
+            let bytes = steady(&*self.world.disk, segment).map_err(failed)?;
             batches.extend(decode(bytes).map_err(failed)?);
         }
         let rows: u64 = batches.iter().map(|b| b.num_rows() as u64).sum();
@@ -144,6 +144,19 @@ impl ColdVersion for SimVersion {
             return Err(Error::new(flow::Remedy::Retry, "the commit timed out"));
         }
         write_new(&*disk, &path, &bytes).map_err(|e| Error::retry("the commit", e))
+    }
+}
+
+/// A file's bytes as two reads agree on them: neither this log nor a Parquet file has checksums, and bits that flip there are not the
+/// product's to find.
+fn steady(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let mut before = world::read(disk, path)?;
+    loop {
+        let again = world::read(disk, path)?;
+        if again == before {
+            return Ok(again);
+        }
+        before = again;
     }
 }
 

@@ -161,11 +161,12 @@ impl Core {
         let shared = Arc::new(build::shared(plan, world)?);
         let JournalLanes { journal, writing, lanes: opened } = open_journal(plan, &shared, incarnation)?;
         let (live, mut lanes) = (Live::default(), vec![]);
+        let of_it = journal.handle();
         let mut tasks: Vec<(String, Task)> = vec![(
             "journal".into(),
             Box::pin(async move {
                 writing.await;
-                Err(Error::new(Remedy::Stop, "the journal has ended"))
+                Err(Error::new(Remedy::Stop, format!("the journal has ended: {}", of_it.failed().as_deref().unwrap_or("it was closed"))))
             }),
         )];
         for (made, feed, of_journal) in opened {
