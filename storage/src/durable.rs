@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use world::{Disk, DiskFile, sync_parent};
+use world::{Bug, Disk, DiskFile, planted, sync_parent};
 
 /// What names of unfinished files end in; such files may be deleted when their writer is gone.
 pub const UNFINISHED: &str = "tmp";
@@ -45,9 +45,18 @@ impl<'a> NewFile<'a> {
     ///
     /// After another error the name may or may not be given: look, or publish the same bytes again.
     pub fn publish(self) -> io::Result<()> {
-        self.file.sync_data()?;
+        if !planted(Bug::FilesNamedBeforeFsync) {
+            self.file.sync_data()?;
+        }
+        if planted(Bug::TakenNamesReplaced) {
+            self.disk.rename(&self.unfinished, &self.target)?;
+            return sync_parent(self.disk, &self.target);
+        }
         self.disk.link(&self.unfinished, &self.target)?;
         self.disk.remove(&self.unfinished)?;
+        if planted(Bug::NoFsyncOfDirectories) {
+            return Ok(());
+        }
         sync_parent(self.disk, &self.target)
     }
 
@@ -84,6 +93,9 @@ pub fn write_over(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> 
 /// before its name was on disk, and then all that lies in it would go with the power.
 pub fn create_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    if planted(Bug::DirectoriesTrusted) && disk.exists(path)? {
+        return Ok(());
+    }
     if let Some(parent) = parent {
         create_dir_all(disk, parent)?;
     }

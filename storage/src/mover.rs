@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use world::Disk;
+use world::{Bug, Disk, planted};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a lane has marked of one table.
@@ -88,6 +88,7 @@ impl Mover {
             return Err(Error::new(Remedy::Retry, format!("table {}: {written} rows written for {expected} in the segments", self.table)));
         }
         let transactions: BTreeMap<_, _> = open.iter().map(|m| (self.app(m), m.number)).collect();
+        let snapshot = if planted(Bug::CommitOnAnotherSnapshot) { self.cold.newest().await? } else { snapshot };
         if let Err(error) = snapshot.commit(&files, &transactions).await {
             self.settle(&open, &files, snapshot.number(), error).await?;
         }
@@ -102,9 +103,9 @@ impl Mover {
         let (mut moved, mut open) = (Moved::default(), vec![]);
         for mark in marks {
             let t = snapshot.moved(&self.app(mark)).await?;
-            if t >= mark.number {
+            if t >= mark.number && !planted(Bug::MovedAgain) {
                 moved.lanes.insert(mark.lane.clone(), t);
-            } else if t + 1 == mark.number {
+            } else if t + 1 == mark.number || planted(Bug::MovedAgain) {
                 open.push(mark);
             } else {
                 let what = format!(
@@ -120,10 +121,13 @@ impl Mover {
     /// After a commit that failed or whose outcome is unknown: the log decides. Where it does not hold the commit yet, that may still
     /// come, so its files stay; they go only when another commit has taken its place.
     async fn settle(&self, open: &[&Marked], files: &[MoveFile], on: u64, error: Error) -> Result<()> {
+        if planted(Bug::UnknownCommitIsSuccess) {
+            return Ok(());
+        }
         let newest = self.cold.newest().await?;
         for mark in open {
             if newest.moved(&self.app(mark)).await? < mark.number {
-                if newest.number() > on {
+                if newest.number() > on || planted(Bug::FilesOfUnknownCommitDeleted) {
                     self.cold.discard(files);
                 }
                 return Err(error);

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use world::{Disk, FileReader};
+use world::{Bug, Disk, FileReader, planted};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// More files than this are merged: a restore opens them all.
@@ -102,8 +102,12 @@ impl StateStore {
     /// The change takes effect with the record that holds it; without one the files are waste, and go at the next claim.
     pub fn finish(&self, save: StateSave, live: &[StateFile], names: &mut Names) -> Result<StateChange> {
         let held: BTreeSet<Key> = live.iter().flat_map(|f| &f.parts).map(|p| (p.operator.clone(), p.part.clone())).collect();
-        let mut change = StateChange { removed: save.removed.intersection(&held).cloned().collect(), merged: None, added: None };
-        if !save.appended.is_empty() {
+        let mut change = StateChange {
+            removed: save.removed.intersection(&held).filter(|_| !planted(Bug::RemovedStateKept)).cloned().collect(),
+            merged: None,
+            added: None,
+        };
+        if !save.appended.is_empty() && !planted(Bug::StateNotSaved) {
             change.added = Some(self.write(names.next("state"), &save.appended)?);
         }
         let mut files = live.to_vec();

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::cold::{ColdTable, ColdVersion, MoveFile, transaction};
 use storage::durable::{create_dir_all, write_new};
@@ -172,13 +172,20 @@ pub(crate) struct SimColdViews {
     pub(crate) tables: BTreeMap<String, SimCold>,
     /// Lanes with their chains.
     pub(crate) lanes: Vec<(Lane, String)>,
+    /// Versions that were read before: a view may take one that is not the newest.
+    pub(crate) recent: Mutex<BTreeMap<String, SimVersion>>,
 }
 
 #[async_trait]
 impl ColdViews for SimColdViews {
-    async fn cold(&self, table: &str, _: bool) -> Result<Option<ColdView>> {
+    async fn cold(&self, table: &str, refresh: bool) -> Result<Option<ColdView>> {
         let Some(cold) = self.tables.get(table) else { return Ok(None) };
-        let version = cold.read(&*cold.world.disk).map_err(|e| Error::retry("reading a cold table", e))?;
+        let known = self.recent.lock().unwrap().get(table).filter(|_| !refresh).cloned();
+        let version = match known {
+            Some(version) => version,
+            None => cold.read(&*cold.world.disk).map_err(|e| Error::retry("reading a cold table", e))?,
+        };
+        self.recent.lock().unwrap().insert(table.to_owned(), version.clone());
         let t = |(lane, chain): &(Lane, String)| {
             let app = transaction(&self.pipeline, table, &lane.0, chain);
             (lane.clone(), version.moved.get(&app).copied().unwrap_or(0))

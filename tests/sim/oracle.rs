@@ -76,6 +76,12 @@ impl Tables {
         Ok(tables)
     }
 
+    /// Whether the engine has counted as many rows of a table as there are.
+    pub(crate) fn counted(&self, table: &str, rows: u64) -> Result<(), String> {
+        let there = if table == "readings" { self.readings.len() } else { self.dead.len() };
+        if there as u64 == rows { Ok(()) } else { Err(format!("table {table} has {there} rows, {rows} are counted")) }
+    }
+
     /// Whether the tables hold what they must once everything is drained.
     pub(crate) fn judge(&self, broker: &Broker, all_on_time: bool) -> Result<(), String> {
         let (sent, acked, dropped) = (broker.sent(), broker.acked(), broker.dropped());

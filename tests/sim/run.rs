@@ -15,12 +15,12 @@ use pipelines::run::core::Core;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::cold::ColdTable;
 use storage::epoch::{Body, EpochStore, LocalEpochs};
-use storage::view::View;
+use storage::view::{View, Views};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use world::World;
@@ -36,6 +36,8 @@ const FAULTY: Duration = Duration::from_secs(120);
 const DRAIN: Duration = Duration::from_secs(600);
 /// Starts after which faults end in any case, and starts that may fail after that.
 const STARTS: (u64, u64) = (60, 5);
+/// Steps of the scheduler in all.
+const STEPS: u64 = 2_000_000;
 /// Steps of the scheduler between two looks at lanes that must only rise.
 const LOOK: u64 = 64;
 
@@ -86,8 +88,9 @@ struct Run {
 struct Life {
     process: Arc<Process>,
     core: Core,
-    cold: BTreeMap<String, SimCold>,
-    world: World,
+    views: SimColdViews,
+    /// The disk as the judge sees it.
+    eyes: World,
     stop: CancellationToken,
     /// Stops the clients of the broker.
     quiet: CancellationToken,
@@ -180,9 +183,9 @@ impl Run {
         self.sim.now() < FAULTY * 20
     }
 
-    fn world(&self, process: &Arc<Process>) -> World {
+    fn world(&self, process: &Arc<Process>, judging: bool) -> World {
         let time = Arc::new(ProcessTime { sim: self.sim.clone(), process: process.clone() });
-        let disk = ProcessDisk { sim: self.sim.clone(), medium: self.medium.clone(), process: process.clone() };
+        let disk = ProcessDisk { sim: self.sim.clone(), medium: self.medium.clone(), process: process.clone(), judging };
         World { disk: Arc::new(disk), time: time.clone(), threads: time }
     }
 
@@ -195,7 +198,7 @@ impl Run {
         let process = Process::new(self.started, if at_once { self.sim.below(400) as i64 } else { -1 });
         let left = 1 + self.sim.below(2 * faults.crash_every) as i64;
         self.sim.note(|| format!("start {} {}", self.started, if healed { "healed" } else { "" }));
-        let world = self.world(&process);
+        let world = self.world(&process, false);
         match self.open(&process, &world) {
             Ok(life) => {
                 process.left.store(if crash { left } else { -1 }, Ordering::Relaxed);
@@ -209,8 +212,12 @@ impl Run {
     }
 
     fn open(&mut self, process: &Arc<Process>, world: &World) -> Result<Life> {
-        let cold = |name: &str| SimCold { sim: self.sim.clone(), world: world.clone(), root: PathBuf::from(COLD).join(name) };
-        let cold: BTreeMap<String, SimCold> = ["readings", "per_window"].map(|name| (name.to_owned(), cold(name))).into();
+        let eyes = self.world(&self.outside, true);
+        let cold = |world: &World| -> BTreeMap<String, SimCold> {
+            let table = |name: &str| SimCold { sim: self.sim.clone(), world: world.clone(), root: PathBuf::from(COLD).join(name) };
+            ["readings", "per_window"].map(|name| (name.to_owned(), table(name))).into()
+        };
+        let (cold, tables) = (cold(world), cold(&eyes));
         let seen = cold.iter().map(|(name, cold)| (name.clone(), Arc::new(cold.clone()) as Arc<dyn ColdTable>)).collect();
         let stop = CancellationToken::new();
         let incarnation = world.time.chance();
@@ -237,7 +244,9 @@ impl Run {
             );
         }
         let ended = Arc::new(AtomicBool::new(false));
-        Ok(Life { process: process.clone(), core, cold, world: world.clone(), stop, quiet, ended, ending: false, sources: count, status })
+        let lanes = core.figures().into_iter().map(|f| (f.lane, f.chain)).collect();
+        let views = SimColdViews { pipeline: NAME.into(), tables, lanes, recent: Mutex::default() };
+        Ok(Life { process: process.clone(), core, views, eyes, stop, quiet, ended, ending: false, sources: count, status })
     }
 
     /// Lets a process live until something ends it.
@@ -265,6 +274,9 @@ impl Run {
             }
             if let Some(violation) = self.broker.violation() {
                 return Err(violation);
+            }
+            if self.scheduler.steps > STEPS {
+                return Err(format!("not at an end after {STEPS} steps"));
             }
             if self.scheduler.steps % LOOK == 0 {
                 self.look(life)?;
@@ -321,23 +333,26 @@ impl Run {
         if unacked > most {
             return Err(format!("{unacked} messages are unacknowledged, at most {most} may be"));
         }
-        if self.scheduler.steps % (LOOK * 64) == 0 && self.sim.state().healed {
+        if self.scheduler.steps % (LOOK * 32) == 0 {
             self.tables(life)?;
         }
         Ok(())
     }
 
     fn tables(&self, life: &Life) -> Result<Tables, String> {
-        let lanes = life.core.figures().into_iter().map(|f| (f.lane, f.chain)).collect();
-        let cold = SimColdViews { pipeline: NAME.into(), tables: life.cold.clone(), lanes };
-        let taken = View::take(life.core.warm().clone(), life.core.live(), Some(&cold), &TABLES).now_or_never();
+        let taken = View::take(life.core.warm().clone(), life.core.live(), Some(&life.views), &TABLES).now_or_never();
         let view = taken.ok_or("a view waits for something")?.map_err(|e| format!("no view: {e}"))?;
-        Tables::read(&view, life.core.warm(), &*life.world.disk)
+        Tables::read(&view, life.core.warm(), &*life.eyes.disk)
     }
 
     fn judge(&mut self, life: &Life) -> Result<(), String> {
         self.look(life)?;
-        self.tables(life)?.judge(&self.broker, self.sim.faults.all_on_time())
+        let tables = self.tables(life)?;
+        tables.judge(&self.broker, self.sim.faults.all_on_time())?;
+        let lanes = life.core.live().lanes().now_or_never().ok_or("the lanes wait for something")?.map_err(|e| format!("no lanes: {e}"))?;
+        let counted = |word: &str| lanes.iter().filter_map(|lane| lane.whole.counters.get(word)).sum::<u64>();
+        tables.counted("readings", counted("table.readings.stored"))?;
+        tables.counted("dead_letters", counted("table.dead_letters.stored"))
     }
 
     /// Once more, after everything: what was judged is on disk, and no file is missing or left over.
@@ -357,7 +372,7 @@ impl Run {
     }
 
     fn files(&self, life: &Life) -> Result<(), String> {
-        let epochs = LocalEpochs::on(life.world.disk.clone(), Path::new(DATA), NAME);
+        let epochs = LocalEpochs::on(life.eyes.disk.clone(), Path::new(DATA), NAME);
         let (mut named, mut needed) = (BTreeSet::new(), BTreeSet::new());
         let failed = |e| format!("reading records: {e}");
         for lane in epochs.lanes().map_err(failed)? {

@@ -7,7 +7,7 @@ use flow::{Error, Remedy, Result};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use world::{Disk, DiskFile, Entry, FileReader};
+use world::{Bug, Disk, DiskFile, Entry, FileReader, planted};
 
 /// The first bytes of a segment: name and version of the format.
 const MAGIC: [u8; 8] = *b"TGJRNL\x01\x00";
@@ -108,9 +108,13 @@ pub(super) fn create(
         done => done?,
     }
     file.write_all_at(&bytes, 0)?;
-    file.sync_data()?;
+    if !planted(Bug::SegmentNamedBeforeFsync) {
+        file.sync_data()?;
+    }
     disk.rename(&temporary, &path)?;
-    disk.sync_dir(directory)?;
+    if !planted(Bug::NoFsyncOfJournalDirectory) {
+        disk.sync_dir(directory)?;
+    }
     Ok((file, Segment { path, first: header.first, bytes: bytes.len() as u64 }))
 }
 

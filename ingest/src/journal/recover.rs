@@ -8,7 +8,7 @@ use super::{Body, Publish};
 use flow::{Error, Result};
 use std::io::Read;
 use std::path::Path;
-use world::{Disk, FileReader};
+use world::{Bug, Disk, FileReader, planted};
 
 /// A segment is copied in pieces of this many bytes.
 const COPY_BYTES: usize = 1 << 20;
@@ -103,6 +103,9 @@ fn salvage(disk: &dyn Disk, segment: &mut Segment, seed: u32, known: u64) -> Res
             return Err(unsteady(&segment.path, edge, second.1));
         }
     }
+    if planted(Bug::NoCopyAtRecovery) {
+        return Ok((end, recent));
+    }
     rewrite(disk, segment, seed, end, edge)?;
     segment.bytes = edge;
     Ok((end, recent))
@@ -125,7 +128,7 @@ pub(super) fn whole_groups<T>(
         match reader.step()? {
             Step::Frame(header, content) => {
                 group.push(read(&header, &content).map_err(|e| corrupt(&reader.path, byte, &e.to_string()))?);
-                if header.last {
+                if header.last || planted(Bug::GroupsCutAnywhere) {
                     group.drain(..).for_each(&mut take);
                     (end, edge) = (reader.next, reader.byte);
                 }
@@ -164,6 +167,7 @@ fn judge(reader: &SegmentReader, first: u64, end: u64, damage: Option<&str>, kno
 
 fn fold(recent: &mut Recent, publishes: Vec<Publish>, content: Content) {
     match content {
+        Content::Restatement(_) if planted(Bug::RestatementNotRead) => {}
         Content::Restatement(stated) => *recent = stated,
         Content::Body(Body::Connection { producer, connected, at }) => recent.connection(producer, connected, at),
         Content::Body(_) | Content::Note => {}
@@ -187,10 +191,14 @@ fn rewrite(disk: &dyn Disk, segment: &Segment, seed: u32, end: u64, length: u64)
         copied += read as u64;
     }
     assert_eq!(copied, length, "the copy of {} has another length than what was read", segment.path.display());
-    to.sync_data().map_err(failed)?;
+    if !planted(Bug::CopyNotForced) {
+        to.sync_data().map_err(failed)?;
+    }
     // The bytes were read once to be checked and once to be copied: a bit that flipped the second time would now be there for good.
-    SegmentHeader::read(disk, &copy)?;
-    verify(disk, &copy, seed, end, |_, _| Ok(()))?;
+    if !planted(Bug::CopyNotChecked) {
+        SegmentHeader::read(disk, &copy)?;
+        verify(disk, &copy, seed, end, |_, _| Ok(()))?;
+    }
     disk.rename(&copy.path, &segment.path).map_err(failed)
 }
 

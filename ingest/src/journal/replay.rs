@@ -6,7 +6,7 @@ use super::file::{Segment, SegmentReader, Step, corrupt};
 use super::frame::{EVERY_LANE, HEADER};
 use flow::{Error, Offset, Remedy, Result};
 use tokio::sync::mpsc;
-use world::Disk;
+use world::{Bug, Disk, planted};
 
 /// A delivery is sent when it has been made from this many bytes.
 const DELIVERY_BYTES: usize = 1 << 20;
@@ -73,7 +73,8 @@ async fn replay_segment(disk: &dyn Disk, segment: &Segment, seed: u32, from: &[O
             let what = format!("frame {} is for lane {}, the journal has {}", header.offset, header.lane, from.len());
             return Err(Error::new(Remedy::Stop, what));
         }
-        let wanted = |lane: usize| from[lane] <= offset;
+        let shift = if planted(Bug::ReplayBeginsLate) { 1 } else { 0 };
+        let wanted = |lane: usize| from[lane].0 + shift <= offset.0 + u64::from(planted(Bug::ReplayBeginsEarly));
         if !lane.map_or_else(|| (0..from.len()).any(wanted), |lane| wanted(lane as usize)) {
             continue;
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use world::{DiskFile, World, is_full};
+use world::{Bug, DiskFile, World, is_full, planted};
 
 /// Most bytes of one write: enough that an fsync is well used, little enough that acks are not held up by it.
 const COMMIT_BYTES: usize = 8 << 20;
@@ -162,7 +162,12 @@ impl Writer {
             Sync::Never => false,
         };
         self.world().time.between().await;
-        if due {
+        if planted(Bug::AckBeforeFsync) {
+            self.hand_out(waiting, first, &ends).await;
+            self.world().time.between().await;
+            return self.force();
+        }
+        if due && !planted(Bug::NoFsync) {
             self.force()?;
             self.world().time.between().await;
         }
@@ -172,7 +177,7 @@ impl Writer {
 
     /// Adds a group's frames to what is to be written, and gives them their offsets.
     fn encode(&mut self, group: &Encoded, buffer: &mut Vec<u8>) {
-        let synced = self.shared.durable.load(Ordering::Acquire);
+        let synced = if planted(Bug::SyncedAhead) { self.next } else { self.shared.durable.load(Ordering::Acquire) };
         let last = group.frames.len() - 1;
         for (index, frame) in group.frames.iter().enumerate() {
             let header = Header {
@@ -194,8 +199,17 @@ impl Writer {
     /// Writes at the end of the segment. Nothing of it counts before the fsync, so on a full disk the same is written again later.
     async fn write(&mut self, buffer: &[u8]) -> Result<()> {
         let (file, at) = (self.file.clone(), self.at);
+        if planted(Bug::FullDiskIgnored) {
+            // What could not be written is taken as written.
+            let _ = file.write_all_at(buffer, at);
+            return self.written(buffer.len());
+        }
         self.when_there_is_room("writing the journal", || file.write_all_at(buffer, at)).await?;
-        self.at += buffer.len() as u64;
+        self.written(buffer.len())
+    }
+
+    fn written(&mut self, bytes: usize) -> Result<()> {
+        self.at += bytes as u64;
         let mut state = self.shared.state();
         state.written = self.next;
         state.segments.last_mut().expect("the segment being written is in the list").bytes = self.at;
@@ -204,7 +218,13 @@ impl Writer {
 
     /// Forces everything written to disk. A failure is never tried again: the kernel may have dropped the pages and say yes next time.
     fn force(&mut self) -> Result<()> {
-        self.shared.sync(&*self.file).map_err(|e| Error::stop("fsync of the journal", e))?;
+        let mut forced = self.shared.sync(&*self.file);
+        if planted(Bug::FsyncTriedAgain) && forced.is_err() {
+            forced = self.shared.sync(&*self.file);
+        }
+        if !planted(Bug::FailedFsyncIgnored) {
+            forced.map_err(|e| Error::stop("fsync of the journal", e))?;
+        }
         self.shared.check()?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
         self.last_sync = self.shared.world.elapsed();
@@ -216,7 +236,8 @@ impl Writer {
         self.file.set_len(self.at).and_then(|()| self.shared.sync(&*self.file)).map_err(|e| Error::stop("ending a journal segment", e))?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
         let header = SegmentHeader { id: self.shared.number, first: self.next, follows: self.next };
-        let restatement = EncodedFrame::restatement(&self.shared.state().recent, self.shared.seed);
+        let recent = if planted(Bug::EmptyRestatement) { Recent::default() } else { self.shared.state().recent.clone() };
+        let restatement = EncodedFrame::restatement(&recent, self.shared.seed);
         let (shared, allocate) = (self.shared.clone(), self.segment_bytes);
         let (file, segment) = self
             .when_there_is_room("making a journal segment", || {

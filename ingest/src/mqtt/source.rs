@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use world::{Bug, planted};
 
 /// Most messages of a batch: where the decoder and the journal are at full speed (a batch of rows elsewhere has 8,192).
 const BATCH_MESSAGES: usize = 4_096;
@@ -123,6 +124,7 @@ struct Worker<A> {
 impl<A: Acker + Clone + Sync> Worker<A> {
     fn new(source: MqttSource, topics: Topics, journal: JournalHandle, status: Arc<SourceStatus>) -> Self {
         let recent = journal.recent().remove(&source.producer).unwrap_or_default();
+        let recent = if planted(Bug::RedeliveryForgottenAtStart) { Vec::new() } else { recent };
         let redeliveries = Redeliveries::new(source.options.redelivery, source.options.receive_maximum, recent);
         let batcher = Batcher {
             source: source.name,

@@ -24,7 +24,7 @@ use storage::state::StateStore;
 use storage::view::LiveLane;
 use storage::warm::write_segment;
 use tokio::sync::{mpsc, oneshot};
-use world::World;
+use world::{Bug, World, planted};
 
 /// How often a lane looks at its clock: the grain of silence, marks and closes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -344,7 +344,8 @@ impl Driver {
         self.status.sealed(epoch, &whole);
         if let Some(journal) = &self.journal {
             let id = journal.handle.id();
-            journal.sealed[journal.number as usize].store(whole.positions.next(&id).0, Ordering::Release);
+            let sealed = if planted(Bug::LogReleasedBeforeSeal) { self.lane.positions() } else { &whole.positions };
+            journal.sealed[journal.number as usize].store(sealed.next(&id).0, Ordering::Release);
             let least = journal.sealed.iter().map(|p| p.load(Ordering::Acquire)).min().unwrap_or(0);
             journal.handle.release(Offset(least))?;
         }
