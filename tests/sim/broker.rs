@@ -70,8 +70,10 @@ impl Broker {
     /// Everything a device publishes, over virtual time.
     pub(crate) async fn publish(self: Arc<Self>) -> Result<()> {
         for number in 0..self.sim.faults.messages {
-            let pause = self.sim.below(if self.sim.below(10) == 0 { 4_000_000 } else { 200_000 });
-            self.sim.sleep(Duration::from_micros(pause)).await;
+            if self.sim.below(10_000) >= self.sim.faults.bursts {
+                let pause = self.sim.below(if self.sim.below(10) == 0 { 4_000_000 } else { 200_000 });
+                self.sim.sleep(Duration::from_micros(pause)).await;
+            }
             let message = self.message(number);
             let mut state = self.state();
             let session = message.device as usize % state.sessions.len();
@@ -145,8 +147,11 @@ impl Broker {
                         if to.send(Event::Received(message)).await.is_err() {
                             return Ok(());
                         }
-                        let pause = self.sim.below(2_000);
-                        self.sim.sleep(Duration::from_micros(pause)).await;
+                        // What comes in one piece becomes one batch.
+                        if self.sim.below(10_000) >= self.sim.faults.bursts {
+                            let pause = self.sim.below(2_000);
+                            self.sim.sleep(Duration::from_micros(pause)).await;
+                        }
                     }
                     None => self.sim.sleep(Duration::from_millis(20)).await,
                 }

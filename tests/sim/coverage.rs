@@ -81,6 +81,7 @@ pub(crate) const EVENTS: &[&str] = &[
     "power cut",
     "kill",
     "restart after an error",
+    "damage on the medium",
 ];
 
 impl Coverage {

@@ -55,6 +55,15 @@ struct Inode {
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
     resized: bool,
+    /// Where the last write began.
+    last_write: usize,
+}
+
+/// Where a bit flipped, to flip it back.
+#[derive(Clone, Copy)]
+pub(crate) struct Rot {
+    inode: u64,
+    bit: usize,
 }
 
 impl Medium {
@@ -126,6 +135,30 @@ impl Medium {
         }
         files.seen = files.durable.clone();
         files.locks.clear();
+    }
+
+    /// Flips a bit of the last file in a folder, below what was written last, so that a later write tells that it was on disk. None where
+    /// that is not so.
+    pub(crate) fn rot(&self, folder: &Path, sim: &Sim) -> Option<Rot> {
+        let last = self.names(folder).into_iter().rfind(|path| path.extension().is_some_and(|e| e == "log"))?;
+        let mut files = self.files();
+        let Some(Node::File(inode)) = files.seen.get(&last).copied() else { return None };
+        let file = files.inodes.get_mut(&inode)?;
+        if file.last_write == 0 || !file.dirty.is_empty() || file.resized || file.seen != file.durable {
+            return None;
+        }
+        let rot = Rot { inode, bit: sim.below(file.last_write as u64 * 8) as usize };
+        drop(files);
+        self.flip(rot);
+        Some(rot)
+    }
+
+    /// Flips a bit on the medium.
+    pub(crate) fn flip(&self, rot: Rot) {
+        if let Some(file) = self.files().inodes.get_mut(&rot.inode) {
+            file.seen[rot.bit / 8] ^= 1 << (rot.bit % 8);
+            file.durable[rot.bit / 8] ^= 1 << (rot.bit % 8);
+        }
     }
 
     /// The kernel takes a process's locks.
@@ -453,6 +486,7 @@ impl DiskFile for File {
         let from = offset as usize;
         let mut files = self.disk.medium.files();
         let inode = files.inodes.get_mut(&self.id).unwrap();
+        inode.last_write = from;
         if inode.seen.len() < from + length {
             inode.seen.resize(from + length, 0);
             inode.resized = true;

@@ -15,6 +15,8 @@ pub(crate) struct Faults {
     pub(crate) segment_bytes: u64,
     pub(crate) epoch_ms: u64,
     pub(crate) idle_ms: u64,
+    /// How often one message follows another at once.
+    pub(crate) bursts: u64,
     /// How far event times are out of order, in milliseconds.
     pub(crate) disorder_ms: u64,
     pub(crate) out_of_orderness_ms: u64,
@@ -32,6 +34,8 @@ pub(crate) struct Faults {
     /// The disk fills up at about this rate, for a while.
     pub(crate) full_disk: u64,
     pub(crate) bit_flip: u64,
+    /// Starts at which the journal's last segment has a bit that flipped on the medium.
+    pub(crate) rot: u64,
     /// Restarts that leave the lanes of the old process running.
     pub(crate) zombie: u64,
     /// Steps of the wall clock, in a second.
@@ -63,6 +67,7 @@ impl Faults {
             segment_bytes: c.pick(&[1_500, 6_000, 40_000]),
             epoch_ms: c.pick(&[300, 1_000, 2_500]),
             idle_ms: c.pick(&[2_000, 3_600_000]),
+            bursts: c.pick(&[0, 5_000, 9_000]),
             disorder_ms,
             out_of_orderness_ms: if c.happens(7_000) { disorder_ms + 1_000 } else { 500 },
             crash_every: on(&mut c, 7_500, &[30, 100, 300, 800]),
@@ -71,8 +76,9 @@ impl Faults {
             fsync_error: on(&mut c, 3_500, &[20, 100, 300]),
             io_error: on(&mut c, 3_000, &[5, 20, 60]),
             unknown_outcome: on(&mut c, 3_500, &[20, 100, 300]),
-            full_disk: on(&mut c, 3_000, &[10, 30]),
-            bit_flip: on(&mut c, 3_000, &[10, 60]),
+            full_disk: on(&mut c, 4_000, &[10, 60]),
+            bit_flip: on(&mut c, 4_000, &[20, 100]),
+            rot: on(&mut c, 3_000, &[2_000, 6_000]),
             zombie: on(&mut c, 4_000, &[5_000, 9_000]),
             clock_step: on(&mut c, 3_000, &[1_000, 5_000]),
             disconnect: on(&mut c, 6_000, &[50, 300, 1_000]),

@@ -128,6 +128,7 @@ impl Run {
             if self.started > STARTS.0 {
                 self.heal();
             }
+            self.rotten_start()?;
             let over = match self.start() {
                 Ok(mut life) => {
                     let over = self.live(&mut life)?;
@@ -159,6 +160,26 @@ impl Run {
                 return Err(violation);
             }
             self.pause();
+        }
+    }
+
+    /// Damage on the medium below what was on disk must be told, and nothing may be changed: the start fails, and works when the bit is
+    /// back in its place.
+    fn rotten_start(&mut self) -> Result<(), String> {
+        if !self.zombies.is_empty() || !self.sim.fault(self.sim.faults.rot) {
+            return Ok(());
+        }
+        let Some(rot) = self.medium.rot(&Path::new(DATA).join("journal"), &self.sim) else { return Ok(()) };
+        self.sim.event("damage on the medium");
+        let started = self.start();
+        self.medium.flip(rot);
+        match started {
+            Ok(_) => Err("damage in the journal below what was on disk is passed over".into()),
+            Err((process, _)) => {
+                self.end(&process, &Over::Restart);
+                self.started += 1;
+                Ok(())
+            }
         }
     }
 

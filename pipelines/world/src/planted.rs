@@ -30,6 +30,8 @@ pub enum Bug {
     NoCopyAtRecovery,
     /// A torn tail is cut inside a group.
     GroupsCutAnywhere,
+    /// What later frames say of what was on disk is not read.
+    NoSyncedRule,
     /// The recovered copy of a segment is not forced.
     CopyNotForced,
     /// The recovered copy of a segment is not read again.
@@ -102,7 +104,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -115,6 +117,7 @@ impl Bug {
         Self::NoFsyncOfJournalDirectory,
         Self::NoCopyAtRecovery,
         Self::GroupsCutAnywhere,
+        Self::NoSyncedRule,
         Self::CopyNotForced,
         Self::CopyNotChecked,
         Self::PublishesLeftOut,
