@@ -1,4 +1,6 @@
 # make test      everything a change must pass; installs what is missing
+# make sim       simulated crashes and faults: SEEDS=n seeds from FROM=k on, or SEED=k alone with its last EVENTS=n
+# make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make audit     advisories, bans, licences and sources of the dependencies
@@ -7,7 +9,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint demo bench-w1 audit
+.PHONY: test setup lint sim mutants demo bench-w1 audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -21,6 +23,13 @@ lint:
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	cargo deny --log-level error check bans licenses sources
+
+sim:
+	SEEDS=$(SEEDS) SEED=$(SEED) FROM=$(FROM) EVENTS=$(EVENTS) cargo test --workspace --test sim every_seed -- --nocapture
+
+# The feature rebuilds our own crates, in test builds alone; no build of the product has it.
+mutants:
+	BUG=$(BUG) cargo test --workspace --features tests/planted --test sim every_planted -- --nocapture
 
 # The demo takes the dev profile: a cold build in minutes; the release build is the fast one.
 demo:

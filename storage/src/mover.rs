@@ -4,11 +4,15 @@
 //! anyone sees, and the same marks are tried again; after it the move only goes forward: the lanes are told, and their next records let
 //! the segments go. Nothing is remembered elsewhere: after a crash the marks and the log's transactions say what is left to do.
 
-use crate::cold::{Cold, MoveFile, Snapshot, move_name, transaction, write_files};
+use crate::cold::{ColdTable, ColdVersion, MoveFile, move_name, transaction};
 use crate::epoch::{Segment, Whole};
 use flow::{Error, Remedy, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use world::{Bug, Disk, planted};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a lane has marked of one table.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ impl Marked {
 }
 
 /// A table whose segments move.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Mover {
     /// The pipeline's name.
     pub pipeline: String,
@@ -43,11 +47,15 @@ pub struct Mover {
     /// The columns that its rows are sorted by, before the event time.
     pub key: Vec<String>,
     /// Where the rows go.
-    pub cold: Cold,
+    pub cold: Arc<dyn ColdTable>,
+    /// Where the segments lie.
+    pub disk: Arc<dyn Disk>,
     /// The folder of the table's segments.
     pub warm: PathBuf,
     /// Random, of this process: a file of an earlier one is never written to.
     pub incarnation: u64,
+    /// Passes begun: each names its files anew, since the commit of an earlier one may still come.
+    pub passes: AtomicU64,
 }
 
 /// What a pass of the mover did.
@@ -65,22 +73,24 @@ impl Mover {
     /// Brings all marks into the cold table in one commit. Marks that are already there are only reported. An error with remedy `Retry`
     /// leaves everything as it was.
     pub async fn pass(&self, marks: &[Marked], now_ms: i64) -> Result<Moved> {
-        let snapshot = self.cold.snapshot_or_create().await?;
-        let (mut moved, open) = self.sort_out(&snapshot, marks).await?;
+        let snapshot = self.cold.newest().await?;
+        let (mut moved, open) = self.sort_out(&*snapshot, marks).await?;
         if open.is_empty() {
             return Ok(moved);
         }
+        open.iter().flat_map(|m| &m.segments).try_for_each(|segment| self.check(segment))?;
         let segments: Vec<PathBuf> = open.iter().flat_map(|m| &m.segments).map(|s| self.warm.join(&s.file)).collect();
         let expected: u64 = open.iter().flat_map(|m| &m.segments).map(|s| s.rows).sum();
-        let files = write_files(&self.cold, &segments, &self.key, &self.name(open[0]), now_ms).await?;
+        let files = self.cold.write(&segments, &self.key, &self.name(open[0]), now_ms).await?;
         let written: u64 = files.iter().map(|f| f.rows).sum();
         if written != expected {
-            discard(&self.cold, &files);
+            self.cold.discard(&files);
             return Err(Error::new(Remedy::Retry, format!("table {}: {written} rows written for {expected} in the segments", self.table)));
         }
         let transactions: BTreeMap<_, _> = open.iter().map(|m| (self.app(m), m.number)).collect();
-        if let Err(error) = self.cold.commit(&snapshot, &files, &transactions).await {
-            self.settle(&open, &files, error).await?;
+        let snapshot = if planted(Bug::CommitOnAnotherSnapshot) { self.cold.newest().await? } else { snapshot };
+        if let Err(error) = snapshot.commit(&files, &transactions).await {
+            self.settle(&open, &files, snapshot.number(), error).await?;
         }
         moved.lanes.extend(open.iter().map(|m| (m.lane.clone(), m.number)));
         moved.rows = written;
@@ -89,13 +99,13 @@ impl Mover {
     }
 
     /// Which marks are in the snapshot already, and which are exactly the next of their lane. Anything else is lost data.
-    async fn sort_out<'m>(&self, snapshot: &Snapshot, marks: &'m [Marked]) -> Result<(Moved, Vec<&'m Marked>)> {
+    async fn sort_out<'m>(&self, snapshot: &dyn ColdVersion, marks: &'m [Marked]) -> Result<(Moved, Vec<&'m Marked>)> {
         let (mut moved, mut open) = (Moved::default(), vec![]);
         for mark in marks {
-            let t = snapshot.transaction(&self.app(mark)).await?;
-            if t >= mark.number {
+            let t = snapshot.moved(&self.app(mark)).await?;
+            if t >= mark.number && !planted(Bug::MovedAgain) {
                 moved.lanes.insert(mark.lane.clone(), t);
-            } else if t + 1 == mark.number {
+            } else if t + 1 == mark.number || planted(Bug::MovedAgain) {
                 open.push(mark);
             } else {
                 let what = format!(
@@ -108,16 +118,33 @@ impl Mover {
         Ok((moved, open))
     }
 
-    /// After a commit that failed or whose outcome is unknown: the log decides.
-    async fn settle(&self, open: &[&Marked], files: &[MoveFile], error: Error) -> Result<()> {
-        let snapshot = self.cold.snapshot_or_create().await?;
+    /// After a commit that failed or whose outcome is unknown: the log decides. Where it does not hold the commit yet, that may still
+    /// come, so its files stay; they go only when another commit has taken its place.
+    async fn settle(&self, open: &[&Marked], files: &[MoveFile], on: u64, error: Error) -> Result<()> {
+        if planted(Bug::UnknownCommitIsSuccess) {
+            return Ok(());
+        }
+        let newest = self.cold.newest().await?;
         for mark in open {
-            if snapshot.transaction(&self.app(mark)).await? < mark.number {
-                discard(&self.cold, files);
+            if newest.moved(&self.app(mark)).await? < mark.number {
+                if newest.number() > on || planted(Bug::FilesOfUnknownCommitDeleted) {
+                    self.cold.discard(files);
+                }
                 return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// A segment must hold the bytes that were written: what goes to cold is not read from warm again.
+    fn check(&self, segment: &Segment) -> Result<()> {
+        let path = self.warm.join(&segment.file);
+        let bytes = world::read(&*self.disk, &path).map_err(|e| Error::retry(format!("reading segment {}", path.display()), e))?;
+        let (found, expected) = (xxh3_64(&bytes), segment.checksum);
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::new(Remedy::Retry, format!("segment {} has checksum {found:016x}, its record says {expected:016x}", path.display())))
     }
 
     fn app(&self, mark: &Marked) -> String {
@@ -125,16 +152,7 @@ impl Mover {
     }
 
     fn name(&self, first: &Marked) -> String {
-        move_name(self.incarnation, &first.lane, first.number)
-    }
-}
-
-/// Deletes files that no commit names. What cannot be deleted is only space.
-fn discard(cold: &Cold, files: &[MoveFile]) {
-    for file in files {
-        let at = cold.root().join(&file.path);
-        if let Err(error) = std::fs::remove_file(&at) {
-            tracing::warn!(file = %at.display(), %error, "a file of a move that was given up stays");
-        }
+        let pass = self.passes.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{pass}", move_name(self.incarnation, &first.lane, first.number))
     }
 }

@@ -13,10 +13,10 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use flow::{StateReader, StateWriter};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Cursor, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use world::{Bug, Disk, FileReader, planted};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// More files than this are merged: a restore opens them all.
@@ -30,6 +30,7 @@ type Key = (String, String);
 /// A directory of state files.
 #[derive(Clone, Debug)]
 pub struct StateStore {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
 }
 
@@ -50,6 +51,7 @@ pub struct OperatorSave<'a> {
 /// Gives one operator its state back.
 #[derive(Debug)]
 pub struct OperatorLoad {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     operator: String,
     parts: BTreeMap<String, Vec<(String, StatePart)>>,
@@ -82,7 +84,7 @@ impl StateReader for OperatorLoad {
     fn read(&mut self, part: &str) -> flow::Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for (file, place) in self.parts.get(part).into_iter().flatten() {
-            batches.extend(read_part(&self.dir.join(file), place)?);
+            batches.extend(read_part(&*self.disk, &self.dir.join(file), place)?);
         }
         Ok(batches)
     }
@@ -90,9 +92,9 @@ impl StateReader for OperatorLoad {
 
 impl StateStore {
     /// Opens the directory, made if absent.
-    pub fn open(dir: &Path) -> Result<Self> {
-        durable::create_dir_all(dir).map_err(EpochError::io("cannot create", dir))?;
-        Ok(Self { dir: dir.to_owned() })
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self> {
+        durable::create_dir_all(&*disk, dir).map_err(EpochError::io("cannot create", dir))?;
+        Ok(Self { disk, dir: dir.to_owned() })
     }
 
     /// Writes what the operators gave, durably. `live` are the files of the newest sealed record. Blocks.
@@ -100,8 +102,12 @@ impl StateStore {
     /// The change takes effect with the record that holds it; without one the files are waste, and go at the next claim.
     pub fn finish(&self, save: StateSave, live: &[StateFile], names: &mut Names) -> Result<StateChange> {
         let held: BTreeSet<Key> = live.iter().flat_map(|f| &f.parts).map(|p| (p.operator.clone(), p.part.clone())).collect();
-        let mut change = StateChange { removed: save.removed.intersection(&held).cloned().collect(), merged: None, added: None };
-        if !save.appended.is_empty() {
+        let mut change = StateChange {
+            removed: save.removed.intersection(&held).filter(|_| !planted(Bug::RemovedStateKept)).cloned().collect(),
+            merged: None,
+            added: None,
+        };
+        if !save.appended.is_empty() && !planted(Bug::StateNotSaved) {
             change.added = Some(self.write(names.next("state"), &save.appended)?);
         }
         let mut files = live.to_vec();
@@ -125,14 +131,14 @@ impl StateStore {
                 parts.entry(part.part.clone()).or_default().push((file.file.clone(), part.clone()));
             }
         }
-        OperatorLoad { dir: self.dir.clone(), operator: operator.to_owned(), parts }
+        OperatorLoad { disk: self.disk.clone(), dir: self.dir.clone(), operator: operator.to_owned(), parts }
     }
 
     fn read_all(&self, files: &[StateFile]) -> Result<BTreeMap<Key, Vec<RecordBatch>>> {
         let mut all: BTreeMap<Key, Vec<RecordBatch>> = BTreeMap::new();
         for file in files {
             for part in &file.parts {
-                let batches = read_part(&self.dir.join(&file.file), part)?;
+                let batches = read_part(&*self.disk, &self.dir.join(&file.file), part)?;
                 all.entry((part.operator.clone(), part.part.clone())).or_default().extend(batches);
             }
         }
@@ -142,11 +148,11 @@ impl StateStore {
     fn write(&self, name: String, content: &BTreeMap<Key, Vec<RecordBatch>>) -> Result<StateFile> {
         let path = self.dir.join(&name);
         let failed = || EpochError::io("cannot write", &path);
-        let mut out = NewFile::create(&path).map_err(failed())?;
+        let mut out = NewFile::create(&*self.disk, &path).map_err(failed())?;
         let (mut offset, mut parts) = (0, Vec::with_capacity(content.len()));
         for ((operator, part), batches) in content {
             let stream = encode(batches).map_err(|source| state_error(operator, part, source))?;
-            out.write_all(&stream).map_err(failed())?;
+            out.append(&stream).map_err(failed())?;
             let (bytes, checksum) = (stream.len() as u64, xxh3_64(&stream));
             parts.push(StatePart { operator: operator.clone(), part: part.clone(), offset, bytes, checksum });
             offset += bytes;
@@ -191,15 +197,15 @@ fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     stream.into_inner()
 }
 
-fn read_part(path: &Path, part: &StatePart) -> Result<Vec<RecordBatch>> {
+fn read_part(disk: &dyn Disk, path: &Path, part: &StatePart) -> Result<Vec<RecordBatch>> {
     let length = usize::try_from(part.bytes).expect("a part was in memory when it was written");
-    let file = File::open(path).map_err(EpochError::io("cannot open", path))?;
-    let held = file.metadata().map_err(EpochError::io("cannot measure", path))?.len();
+    let file = disk.open(path).map_err(EpochError::io("cannot open", path))?;
+    let held = file.length().map_err(EpochError::io("cannot measure", path))?;
     if held < part.offset + part.bytes {
         return Err(EpochError::damaged(path, held, format!("it ends inside the part {} of {}", part.part, part.operator)));
     }
     let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, part.offset).map_err(EpochError::io("cannot read", path))?;
+    FileReader::new(file, part.offset).read_exact(&mut bytes).map_err(EpochError::io("cannot read", path))?;
     if xxh3_64(&bytes) != part.checksum {
         return Err(EpochError::damaged(path, part.offset, format!("wrong checksum of part {} of {}", part.part, part.operator)));
     }

@@ -285,7 +285,8 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let mut state = TableState { marked: marked as u64, ..TableState::default() };
         for (i, rows) in old.iter().enumerate() {
-            let mut segment = write_segment(&dir, &format!("{i}.parquet"), &spec(), i as u64 + 1, &[batch(rows)]).unwrap();
+            let mut segment =
+                write_segment(&world::LocalDisk, &dir, &format!("{i}.parquet"), &spec(), i as u64 + 1, &[batch(rows)]).unwrap();
             if let Some(segment) = &mut segment {
                 segment.mark = (i < marked).then_some(i as u64 + 1);
             }

@@ -17,6 +17,7 @@ use flow::{Error, EventTime, Lane, Remedy, Result, WallTime};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use world::{Bug, planted};
 
 /// How often a view is tried again when lanes and cold tables do not fit together: a move commits in minutes, not in milliseconds.
 const TRIES: usize = 5;
@@ -55,7 +56,10 @@ impl LaneView {
     pub fn segments<'a>(&'a self, table: &str, moved: u64) -> impl Iterator<Item = &'a Segment> + use<'a> {
         let floor = self.floor(table);
         let all = self.whole.tables.get(table).map_or(&[][..], |t| &t.segments);
-        all.iter().filter(move |s| s.epoch < floor && s.mark.is_none_or(|mark| mark > moved))
+        all.iter().filter(move |s| {
+            s.epoch < floor + u64::from(planted(Bug::HotRowsAlsoWarm))
+                && (planted(Bug::MovedRowsAlsoWarm) || s.mark.is_none_or(|mark| mark > moved))
+        })
     }
 }
 
@@ -111,7 +115,7 @@ impl View {
                     }
                 }
             }
-            if view.fits(tables) {
+            if view.fits(tables) || planted(Bug::OldSnapshotTaken) {
                 return Ok(view);
             }
             refresh = true;

@@ -16,6 +16,7 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use std::path::{Path, PathBuf};
+use world::Disk;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Rows of a row group: small enough to skip, large enough to compress.
@@ -30,7 +31,14 @@ pub fn segment_path(warm: &Path, table: &str, file: &str) -> PathBuf {
 /// Writes an epoch's rows as `<dir>/<name>`, durably, and gives its entry for the record; none without rows.
 ///
 /// `dir` is `<warm>/<table>` and exists; `epoch` is the number of the record that will name the segment.
-pub fn write_segment(dir: &Path, name: &str, spec: &TableSpec, epoch: u64, batches: &[RecordBatch]) -> Result<Option<Segment>> {
+pub fn write_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    spec: &TableSpec,
+    epoch: u64,
+    batches: &[RecordBatch],
+) -> Result<Option<Segment>> {
     let failed = |e: arrow::error::ArrowError| Error::stop(format!("segment {name} of table {}", spec.name), e);
     let rows = concat_batches(&spec.schema, batches).map_err(failed)?;
     if rows.num_rows() == 0 {
@@ -52,7 +60,7 @@ pub fn write_segment(dir: &Path, name: &str, spec: &TableSpec, epoch: u64, batch
         epoch,
         mark: None,
     };
-    crate::durable::write_new(&dir.join(name), &bytes).map_err(|e| Error::stop(format!("writing segment {name}"), e))?;
+    crate::durable::write_new(disk, &dir.join(name), &bytes).map_err(|e| Error::stop(format!("writing segment {name}"), e))?;
     Ok(Some(segment))
 }
 
@@ -131,7 +139,8 @@ mod tests {
     fn a_segment_is_sorted_and_says_what_is_inside() {
         let dir = tempfile::tempdir().unwrap();
         let rows = readings(&[("b", 5, 1.0), ("a", 9, 2.0), ("b", 3, 3.0), ("a", 9, 4.0)]);
-        let segment = write_segment(dir.path(), "s.parquet", &spec(), 7, &[rows.slice(0, 2), rows.slice(2, 2)]).unwrap().unwrap();
+        let segment =
+            write_segment(&world::LocalDisk, dir.path(), "s.parquet", &spec(), 7, &[rows.slice(0, 2), rows.slice(2, 2)]).unwrap().unwrap();
         assert_eq!((segment.rows, segment.epoch, segment.min_time, segment.max_time), (4, 7, 3, 9));
         assert_eq!((segment.min_key.as_str(), segment.max_key.as_str()), ("a", "b"));
         let bytes = std::fs::read(dir.path().join("s.parquet")).unwrap();
@@ -143,7 +152,7 @@ mod tests {
     #[test]
     fn nothing_is_written_without_rows() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(write_segment(dir.path(), "s.parquet", &spec(), 1, &[]).unwrap().is_none());
+        assert!(write_segment(&world::LocalDisk, dir.path(), "s.parquet", &spec(), 1, &[]).unwrap().is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

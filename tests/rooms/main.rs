@@ -9,12 +9,13 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 /// What each room may depend on, beside `flow`. `tests` sees all.
 const ARROWS: &[(&str, &[&str])] = &[
     ("flow", &[]),
-    ("ingest", &[]),
+    ("world", &[]),
+    ("ingest", &["world"]),
     ("processors", &[]),
-    ("storage", &[]),
+    ("storage", &["world"]),
     ("gateway", &["storage"]),
     ("bench", &[]),
-    ("pipelines", &["ingest", "processors", "storage", "gateway", "bench"]),
+    ("pipelines", &["world", "ingest", "processors", "storage", "gateway", "bench"]),
 ];
 
 const PURE: &[&str] = &["pipelines/flow/src", "processors/src"];

@@ -94,7 +94,8 @@ impl Running {
     /// Its page of metrics, from the address that its log names.
     pub fn metrics(&self) -> String {
         let log = self.log();
-        let line = log.lines().find(|line| line.contains("\"message\":\"metrics\"")).unwrap_or_else(|| panic!("no address of metrics in\n{log}"));
+        let line =
+            log.lines().find(|line| line.contains("\"message\":\"metrics\"")).unwrap_or_else(|| panic!("no address of metrics in\n{log}"));
         let line: serde_json::Value = serde_json::from_str(line).expect("a log that is no terminal's is JSON");
         let address = line.get("address").and_then(|a| a.as_str()).unwrap_or_else(|| panic!("no address in {line}"));
         let mut stream = TcpStream::connect(address).expect("the endpoint listens");

@@ -4,9 +4,10 @@ use super::bytes::{Take, put_u64};
 use super::codec::EncodedFrame;
 use super::frame::{HEADER, Header, MARK};
 use flow::{Error, Remedy, Result};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use world::{Bug, Disk, DiskFile, Entry, FileReader, planted};
 
 /// The first bytes of a segment: name and version of the format.
 const MAGIC: [u8; 8] = *b"TGJRNL\x01\x00";
@@ -46,25 +47,20 @@ pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Error {
     move |e| Error::stop(format!("journal file {}", path.display()), e)
 }
 
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
-}
-
 /// Where a file is prepared before it is renamed to `path`.
 pub(super) fn temporary(path: &Path) -> PathBuf {
     path.with_extension(TEMPORARY)
 }
 
 /// The segments in order. What a crash left half made is no segment.
-pub(super) fn list(directory: &Path) -> Result<Vec<Segment>> {
+pub(super) fn list(disk: &dyn Disk, directory: &Path) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(at(directory))? {
-        let path = entry.map_err(at(directory))?.path();
+    for Entry { path, .. } in disk.list(directory).map_err(at(directory))? {
         let ending = path.extension().and_then(|e| e.to_str());
         if ending == Some(ENDING)
             && let Some(first) = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok())
         {
-            let bytes = std::fs::metadata(&path).map_err(at(&path))?.len();
+            let bytes = disk.open(&path).and_then(|file| file.length()).map_err(at(&path))?;
             segments.push(Segment { path, first, bytes });
         }
     }
@@ -73,24 +69,24 @@ pub(super) fn list(directory: &Path) -> Result<Vec<Segment>> {
 }
 
 /// Removes what a crash left half made. Only for the owner of the directory.
-pub(super) fn clean(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).map_err(at(directory))? {
-        let path = entry.map_err(at(directory))?.path();
+pub(super) fn clean(disk: &dyn Disk, directory: &Path) -> Result<()> {
+    for Entry { path, .. } in disk.list(directory).map_err(at(directory))? {
         if path.extension().is_some_and(|e| e == TEMPORARY) {
-            std::fs::remove_file(&path).map_err(at(&path))?;
+            disk.remove(&path).map_err(at(&path))?;
         }
     }
     Ok(())
 }
 
-/// Whether an error says that the disk is full.
-pub(super) fn full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 /// Makes a segment that begins with a restatement, on disk under its name before this returns. `allocate`
 /// bytes behind that are preallocated. Gives the file and its length so far.
-pub(super) fn create(directory: &Path, header: SegmentHeader, recent: &EncodedFrame, allocate: u64) -> io::Result<(File, Segment)> {
+pub(super) fn create(
+    disk: &dyn Disk,
+    directory: &Path,
+    header: SegmentHeader,
+    recent: &EncodedFrame,
+    allocate: u64,
+) -> io::Result<(Arc<dyn DiskFile>, Segment)> {
     let mut bytes = header.encode();
     let frame = Header {
         length: recent.content.len() as u32,
@@ -106,15 +102,19 @@ pub(super) fn create(directory: &Path, header: SegmentHeader, recent: &EncodedFr
     bytes.extend_from_slice(&recent.content);
     let path = directory.join(format!("{:020}.{ENDING}", header.first));
     let temporary = temporary(&path);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-    match fs4::fs_std::FileExt::allocate(&file, bytes.len() as u64 + allocate) {
+    let file = disk.create(&temporary)?;
+    match file.allocate(bytes.len() as u64 + allocate) {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => tracing::debug!("this file system cannot preallocate"),
         done => done?,
     }
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, &path)?;
-    sync_directory(directory)?;
+    file.write_all_at(&bytes, 0)?;
+    if !planted(Bug::SegmentNamedBeforeFsync) {
+        file.sync_data()?;
+    }
+    disk.rename(&temporary, &path)?;
+    if !planted(Bug::NoFsyncOfJournalDirectory) {
+        disk.sync_dir(directory)?;
+    }
     Ok((file, Segment { path, first: header.first, bytes: bytes.len() as u64 }))
 }
 
@@ -130,11 +130,14 @@ impl SegmentHeader {
     }
 
     /// Reads and checks the header of a segment.
-    pub(super) fn read(segment: &Segment) -> Result<Self> {
+    pub(super) fn read(disk: &dyn Disk, segment: &Segment) -> Result<Self> {
         let mut bytes = [0; SEGMENT_HEADER];
         let broken = |what: &str| corrupt(&segment.path, 0, what);
-        let mut file = File::open(&segment.path).map_err(at(&segment.path))?;
-        file.read_exact(&mut bytes).map_err(|_| broken("the segment's header is cut"))?;
+        let file = disk.open(&segment.path).map_err(at(&segment.path))?;
+        FileReader::new(file, 0).read_exact(&mut bytes).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => broken("the segment's header is cut"),
+            _ => at(&segment.path)(e),
+        })?;
         let (front, crc) = bytes.split_at(SEGMENT_HEADER - 4);
         if front[..6] != MAGIC[..6] || crc32c::crc32c(front).to_le_bytes() != crc {
             return Err(broken("the segment's header does not fit its checksum"));
@@ -153,7 +156,8 @@ impl SegmentHeader {
 
 /// Reads a segment from its first frame on, one frame in memory at a time.
 pub(super) struct SegmentReader {
-    file: BufReader<File>,
+    file: Arc<dyn DiskFile>,
+    reader: BufReader<FileReader>,
     pub(super) path: PathBuf,
     seed: u32,
     length: u64,
@@ -172,12 +176,11 @@ pub(super) enum Step {
 }
 
 impl SegmentReader {
-    pub(super) fn open(segment: &Segment, seed: u32) -> Result<Self> {
-        let mut file = File::open(&segment.path).map_err(at(&segment.path))?;
-        let length = file.metadata().map_err(at(&segment.path))?.len();
-        file.seek(SeekFrom::Start(SEGMENT_HEADER as u64)).map_err(at(&segment.path))?;
-        let file = BufReader::with_capacity(1 << 20, file);
-        Ok(Self { file, path: segment.path.clone(), seed, length, byte: SEGMENT_HEADER as u64, next: segment.first })
+    pub(super) fn open(disk: &dyn Disk, segment: &Segment, seed: u32) -> Result<Self> {
+        let file = disk.open(&segment.path).map_err(at(&segment.path))?;
+        let length = file.length().map_err(at(&segment.path))?;
+        let reader = BufReader::with_capacity(1 << 20, FileReader::new(file.clone(), SEGMENT_HEADER as u64));
+        Ok(Self { file, reader, path: segment.path.clone(), seed, length, byte: SEGMENT_HEADER as u64, next: segment.first })
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -192,7 +195,7 @@ impl SegmentReader {
             return Ok(Step::Damage("a frame's header is cut"));
         }
         let mut bytes = [0; HEADER];
-        self.file.read_exact(&mut bytes).map_err(at(&self.path))?;
+        self.reader.read_exact(&mut bytes).map_err(at(&self.path))?;
         let Some(header) = Header::decode(&bytes, self.seed) else {
             return Ok(if bytes == [0; HEADER] { Step::End } else { Step::Damage("a frame's header does not fit its checksum") });
         };
@@ -203,7 +206,7 @@ impl SegmentReader {
             return Ok(Step::Damage("a frame is cut"));
         }
         let mut content = vec![0; header.length as usize];
-        self.file.read_exact(&mut content).map_err(at(&self.path))?;
+        self.reader.read_exact(&mut content).map_err(at(&self.path))?;
         if crc32c::crc32c_append(self.seed, &content) != header.crc {
             return Ok(Step::Damage("a frame does not fit its checksum"));
         }
@@ -213,13 +216,13 @@ impl SegmentReader {
     }
 
     /// The greatest `synced` that a frame's header behind the reader's place tells of: 0 where there is none.
-    pub(super) fn synced_behind(&mut self) -> Result<u64> {
+    pub(super) fn synced_behind(&self) -> Result<u64> {
         const CHUNK: usize = 1 << 20;
         let failed = at(&self.path);
-        self.file.seek(SeekFrom::Start(self.byte)).map_err(&failed)?;
+        let mut behind = FileReader::new(self.file.clone(), self.byte);
         let (mut window, mut chunk, mut synced) = (Vec::new(), vec![0; CHUNK], 0);
         loop {
-            let read = self.file.read(&mut chunk).map_err(&failed)?;
+            let read = behind.read(&mut chunk).map_err(&failed)?;
             if read == 0 {
                 return Ok(synced);
             }

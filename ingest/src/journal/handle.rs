@@ -6,15 +6,15 @@ use super::file::Segment;
 use super::recent::Recent;
 use flow::{Error, Metric, Offset, Remedy, Result, WallTime};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use world::{Bug, DiskFile, World, planted};
 
 /// Bytes of groups that may wait or be under way at once: one segment, so that a slow disk is felt by the sources soon.
 pub(super) const QUEUE_BYTES: usize = 64 << 20;
@@ -23,7 +23,7 @@ pub(super) const QUEUE_BYTES: usize = 64 << 20;
 #[derive(Clone)]
 pub struct JournalHandle {
     pub(super) shared: Arc<Shared>,
-    pub(super) send: mpsc::Sender<Command>,
+    pub(super) send: mpsc::UnboundedSender<Command>,
 }
 
 /// What the writer is asked to do.
@@ -42,6 +42,7 @@ pub(super) struct Pending {
 
 /// What the writer and the handles both see.
 pub(super) struct Shared {
+    pub(super) world: World,
     pub(super) directory: PathBuf,
     pub(super) id: Arc<str>,
     pub(super) number: u64,
@@ -63,7 +64,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// In order; the last one is being written.
     pub(super) segments: Vec<Segment>,
-    pub(super) current: Arc<File>,
+    pub(super) current: Arc<dyn DiskFile>,
     /// Everything below is written to `current` or an older segment.
     pub(super) written: u64,
     pub(super) recent: Recent,
@@ -95,6 +96,18 @@ impl JournalHandle {
     #[must_use]
     pub fn id(&self) -> Arc<str> {
         self.shared.id.clone()
+    }
+
+    /// The clock of the journal's world that never goes back.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.shared.world.elapsed()
+    }
+
+    /// The wall clock of the journal's world.
+    #[must_use]
+    pub fn now(&self) -> WallTime {
+        self.shared.world.now()
     }
 
     /// Everything below is on disk.
@@ -153,7 +166,7 @@ impl JournalHandle {
             (state.current.clone(), state.written)
         };
         assert!(written >= below.0, "a lane wants {} on disk, the journal is written up to {written}", below.0);
-        self.shared.sync(&file).map_err(|e| self.shared.fail(&format!("fsync of the journal: {e}")))?;
+        self.shared.sync(&*file).map_err(|e| self.shared.fail(&format!("fsync of the journal: {e}")))?;
         self.shared.durable.fetch_max(written, Ordering::AcqRel);
         Ok(())
     }
@@ -162,9 +175,12 @@ impl JournalHandle {
     pub fn release(&self, below: Offset) -> Result<()> {
         self.shared.check()?;
         let mut state = self.shared.state();
-        while state.segments.len() > 1 && state.segments[1].first <= below.0 && self.shared.old_enough(&state.segments[0]) {
+        while state.segments.len() > 1
+            && (state.segments[1].first <= below.0 || planted(Bug::LogCutTooEarly))
+            && self.shared.old_enough(&state.segments[0])
+        {
             let path = &state.segments[0].path;
-            std::fs::remove_file(path).map_err(|e| Error::retry(format!("deleting {}", path.display()), e))?;
+            self.shared.world.disk.remove(path).map_err(|e| Error::retry(format!("deleting {}", path.display()), e))?;
             state.segments.remove(0);
         }
         Ok(())
@@ -184,14 +200,14 @@ impl Shared {
     }
 
     /// Forces a file to disk: its data and its length.
-    pub(super) fn sync(&self, file: &File) -> std::io::Result<()> {
+    pub(super) fn sync(&self, file: &dyn DiskFile) -> std::io::Result<()> {
         #[cfg(test)]
         if self.broken_disk.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("the disk is broken"));
         }
-        let began = Instant::now();
+        let began = self.world.elapsed();
         file.sync_data()?;
-        metrics::histogram!(Metric::JournalFsync.name()).record(began.elapsed().as_secs_f64());
+        metrics::histogram!(Metric::JournalFsync.name()).record(self.world.elapsed().saturating_sub(began).as_secs_f64());
         Ok(())
     }
 
@@ -209,8 +225,9 @@ impl Shared {
         if self.keep.is_zero() {
             return true;
         }
-        let written = std::fs::metadata(&segment.path).and_then(|m| m.modified());
-        written.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age >= self.keep))
+        let now = UNIX_EPOCH + Duration::from_micros(self.world.now().0.max(0) as u64);
+        let written = self.world.disk.modified(&segment.path);
+        written.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= self.keep))
     }
 }
 

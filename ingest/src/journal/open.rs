@@ -2,7 +2,7 @@
 
 use super::body::Delivery;
 use super::codec::EncodedFrame;
-use super::file::{SegmentHeader, clean, create, full, seed, sync_directory};
+use super::file::{SegmentHeader, clean, create, seed};
 use super::handle::{Command, JournalHandle, QUEUE_BYTES, Shared, State};
 use super::options::JournalOptions;
 use super::recover::{Recovered, peek, recover};
@@ -10,11 +10,13 @@ use super::replay::Lanes;
 use super::writer::Writer;
 use crate::lock::DirectoryLock;
 use flow::{Error, Offset, Remedy, Result};
+use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use world::{DiskFile, World, is_full, sync_parent};
 
 /// An open journal: its writer thread lives as long as this.
 pub struct Journal {
@@ -25,7 +27,12 @@ pub struct Journal {
 impl Journal {
     /// The id of the journal in `directory`, by which a lane finds its position; none where there is no journal yet (every position is 0).
     pub fn peek(directory: &Path) -> Result<Option<Arc<str>>> {
-        Ok(peek(directory)?.map(name))
+        Self::peek_on(&World::real(), directory)
+    }
+
+    /// As `peek`, in any world.
+    pub fn peek_on(world: &World, directory: &Path) -> Result<Option<Arc<str>>> {
+        Ok(peek(&*world.disk, directory)?.map(name))
     }
 
     /// Opens the journal in `directory`, or makes it. `from` holds each lane's position in it, `deliver` each lane's queue.
@@ -38,36 +45,57 @@ impl Journal {
         options: &JournalOptions,
         lanes: u32,
         from: &[Offset],
-        deliver: Vec<tokio::sync::mpsc::Sender<Delivery>>,
+        deliver: Vec<mpsc::Sender<Delivery>>,
     ) -> Result<Self> {
+        let (mut journal, writing) = Self::prepare(&World::real(), directory, options, lanes, from, deliver)?;
+        journal.start(writing)?;
+        Ok(journal)
+    }
+
+    /// Gives the journal a thread of its own, on which it writes.
+    pub fn start(&mut self, writing: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let failed = |e| Error::stop("starting the journal's thread", e);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+        let spawned = std::thread::Builder::new().name("journal".into()).spawn(move || runtime.block_on(writing));
+        self.writer = Some(spawned.map_err(failed)?);
+        Ok(())
+    }
+
+    /// As `open`, in any world: the journal works while the future that is given back is polled, which ends after `close`.
+    pub fn prepare(
+        world: &World,
+        directory: &Path,
+        options: &JournalOptions,
+        lanes: u32,
+        from: &[Offset],
+        deliver: Vec<mpsc::Sender<Delivery>>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static)> {
+        let disk = &*world.disk;
         if from.len() != lanes as usize || deliver.len() != lanes as usize || lanes == 0 {
             let what = format!("{lanes} lanes with {} positions and {} queues", from.len(), deliver.len());
             return Err(Error::new(Remedy::Stop, what));
         }
-        let lock = DirectoryLock::take(directory)?;
-        clean(directory)?;
+        let lock = DirectoryLock::take(disk, directory)?;
+        clean(disk, directory)?;
         let known = from.iter().map(|o| o.0).max().unwrap_or_default();
         let least = from.iter().map(|o| o.0).min().unwrap_or_default();
-        let found = recover(directory, least, known)?;
-        let mut journal = found.unwrap_or_else(|| Recovered { id: new_id(), segments: Vec::new(), end: 0, recent: Default::default() });
+        let found = recover(disk, directory, least, known)?;
+        let mut journal =
+            found.unwrap_or_else(|| Recovered { id: world.time.chance(), segments: Vec::new(), end: 0, recent: Default::default() });
         let header = SegmentHeader { id: journal.id, first: journal.end.max(known), follows: journal.end };
         let restatement = EncodedFrame::restatement(&journal.recent, seed(journal.id));
         let made = |e| {
             let what = format!("making a journal segment in {}", directory.display());
-            if full(&e) { Error::retry(what, e) } else { Error::stop(what, e) }
+            if is_full(&e) { Error::retry(what, e) } else { Error::stop(what, e) }
         };
-        let (file, segment) = create(directory, header, &restatement, options.segment_bytes).map_err(made)?;
-        if let Some(parent) = directory.parent() {
-            sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent }).map_err(made)?;
-        }
+        let (file, segment) = create(disk, directory, header, &restatement, options.segment_bytes).map_err(made)?;
+        sync_parent(disk, directory).map_err(made)?;
         journal.segments.push(segment);
-        let shared = Arc::new(share(directory, options, lanes, journal, Arc::new(file), header.first + 1));
-        let (send, take) = mpsc::channel();
+        let shared = Arc::new(share(world, directory, options, lanes, journal, file, header.first + 1));
+        let (send, take) = mpsc::unbounded_channel();
         let writer = Writer::new(shared.clone(), take, Lanes::new(deliver), options, lock);
         let from = from.to_vec();
-        let spawned = std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(&from));
-        let writer = spawned.map_err(|e| Error::stop("starting the journal's thread", e))?;
-        Ok(Self { handle: JournalHandle { shared, send }, writer: Some(writer) })
+        Ok((Self { handle: JournalHandle { shared, send }, writer: None }, async move { writer.run(&from).await }))
     }
 
     /// A way to the journal for sources and lanes.
@@ -97,14 +125,21 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if self.writer.is_some() {
-            self.stop();
-        }
+        self.stop();
     }
 }
 
-fn share(directory: &Path, options: &JournalOptions, lanes: u32, journal: Recovered, current: Arc<std::fs::File>, next: u64) -> Shared {
+fn share(
+    world: &World,
+    directory: &Path,
+    options: &JournalOptions,
+    lanes: u32,
+    journal: Recovered,
+    current: Arc<dyn DiskFile>,
+    next: u64,
+) -> Shared {
     Shared {
+        world: world.clone(),
         directory: directory.to_owned(),
         id: name(journal.id),
         number: journal.id,
@@ -123,9 +158,4 @@ fn share(directory: &Path, options: &JournalOptions, lanes: u32, journal: Recove
 
 pub(super) fn name(id: u64) -> Arc<str> {
     format!("{id:016x}").into()
-}
-
-/// Two journals of one machine must not share an id; chance is enough.
-fn new_id() -> u64 {
-    rand::random()
 }

@@ -6,6 +6,7 @@ use super::file::{Segment, SegmentReader, Step, corrupt};
 use super::frame::{EVERY_LANE, HEADER};
 use flow::{Error, Offset, Remedy, Result};
 use tokio::sync::mpsc;
+use world::{Bug, Disk, planted};
 
 /// A delivery is sent when it has been made from this many bytes.
 const DELIVERY_BYTES: usize = 1 << 20;
@@ -31,12 +32,12 @@ impl Lanes {
         }
     }
 
-    /// Sends every lane what waits for it, and `next`. Blocks while a lane's queue is full. A lane that has gone reads the log again
+    /// Sends every lane what waits for it, and `next`. Waits while a lane's queue is full. A lane that has gone reads the log again
     /// when it comes back.
-    pub(super) fn send(&mut self, next: Offset) {
+    pub(super) async fn send(&mut self, next: Offset) {
         for (queue, waiting) in self.queues.iter().zip(&mut self.waiting) {
             let delivery = Delivery { lane_frames: std::mem::take(waiting), next };
-            if queue.blocking_send(delivery).is_err() {
+            if queue.send(delivery).await.is_err() {
                 tracing::debug!(next = next.0, "a lane has gone; it reads the journal again when it comes back");
             }
         }
@@ -44,20 +45,20 @@ impl Lanes {
 }
 
 /// Sends each lane its frames from `from[lane]` up to `end`.
-pub(super) fn replay(segments: &[Segment], seed: u32, from: &[Offset], end: u64, lanes: &mut Lanes) -> Result<()> {
+pub(super) async fn replay(disk: &dyn Disk, segments: &[Segment], seed: u32, from: &[Offset], end: u64, lanes: &mut Lanes) -> Result<()> {
     let least = from.iter().map(|o| o.0).min().unwrap_or(end);
     for (index, segment) in segments.iter().enumerate() {
         let behind = segments.get(index + 1).is_some_and(|following| following.first <= least);
         if !behind && segment.first < end {
-            replay_segment(segment, seed, from, end, lanes)?;
+            replay_segment(disk, segment, seed, from, end, lanes).await?;
         }
     }
-    lanes.send(Offset(end));
+    lanes.send(Offset(end)).await;
     Ok(())
 }
 
-fn replay_segment(segment: &Segment, seed: u32, from: &[Offset], end: u64, lanes: &mut Lanes) -> Result<()> {
-    let mut reader = SegmentReader::open(segment, seed)?;
+async fn replay_segment(disk: &dyn Disk, segment: &Segment, seed: u32, from: &[Offset], end: u64, lanes: &mut Lanes) -> Result<()> {
+    let mut reader = SegmentReader::open(disk, segment, seed)?;
     let mut bytes = 0;
     while reader.next < end {
         let byte = reader.byte;
@@ -72,7 +73,8 @@ fn replay_segment(segment: &Segment, seed: u32, from: &[Offset], end: u64, lanes
             let what = format!("frame {} is for lane {}, the journal has {}", header.offset, header.lane, from.len());
             return Err(Error::new(Remedy::Stop, what));
         }
-        let wanted = |lane: usize| from[lane] <= offset;
+        let shift = if planted(Bug::ReplayBeginsLate) { 1 } else { 0 };
+        let wanted = |lane: usize| from[lane].0 + shift <= offset.0 + u64::from(planted(Bug::ReplayBeginsEarly));
         if !lane.map_or_else(|| (0..from.len()).any(wanted), |lane| wanted(lane as usize)) {
             continue;
         }
@@ -82,7 +84,7 @@ fn replay_segment(segment: &Segment, seed: u32, from: &[Offset], end: u64, lanes
         }
         bytes += HEADER + content.len();
         if bytes >= DELIVERY_BYTES {
-            lanes.send(Offset(reader.next));
+            lanes.send(Offset(reader.next)).await;
             bytes = 0;
         }
     }

@@ -330,7 +330,7 @@ fn a_long_restatement_leaves_room() {
     first.append(Group { frames: vec![], publishes: publishes(1).chain(publishes(2)).collect() });
     (0..20).for_each(|n| _ = first.append(group(n)));
     first.close();
-    let segments = file::list(directory.path()).unwrap().len();
+    let segments = file::list(&world::LocalDisk, directory.path()).unwrap().len();
     assert!(segments < 6, "{segments} segments");
     let again = open(directory.path(), 1 << 14, [0, 0]).unwrap();
     let recent = again.journal.handle().recent();
@@ -398,7 +398,7 @@ fn a_torn_tail_costs_only_the_groups_it_tears() {
         bytes.resize(if cut % 2 == 0 { whole.len() } else { cut }, 0);
         let expected = ends.iter().filter(|end| bytes.get(..**end) == Some(&whole[..**end])).count();
         std::fs::write(directory.path().join(path.file_name().unwrap()), bytes).unwrap();
-        let found = recover::recover(directory.path(), 0, 0).unwrap_or_else(|e| panic!("cut at {cut}: {e}")).unwrap();
+        let found = recover::recover(&world::LocalDisk, directory.path(), 0, 0).unwrap_or_else(|e| panic!("cut at {cut}: {e}")).unwrap();
         assert_eq!(found.recent.hashes()[&1].len(), expected, "cut at {cut}");
         if cut % 101 == 0 {
             let given = open(directory.path(), 1 << 12, [0, 0]).unwrap().close();
@@ -420,7 +420,7 @@ proptest! {
             bytes[byte] ^= 1 << bit;
             let directory = tempfile::tempdir().unwrap();
             std::fs::write(directory.path().join(path.file_name().unwrap()), bytes).unwrap();
-            match recover::recover(directory.path(), 0, 0) {
+            match recover::recover(&world::LocalDisk, directory.path(), 0, 0) {
                 Ok(found) => {
                     assert!(byte >= ends[1], "damage at {byte} was passed over");
                     assert_eq!(found.unwrap().recent.hashes()[&1].len(), 2);

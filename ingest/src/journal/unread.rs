@@ -9,6 +9,7 @@ use super::recover::{Found, find, verify, whole_groups};
 use flow::{Positions, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
+use world::LocalDisk;
 
 /// How many rows and rejected messages of the journal in `directory` its lanes have not taken; 0 where there is no journal.
 ///
@@ -16,13 +17,14 @@ use std::path::Path;
 /// from the start, and others do not matter. Takes no lock and writes nothing; only for a journal that is not open. A torn tail is left
 /// out. Damage that would stop the journal from being opened is told.
 pub fn unread(directory: &Path, positions: &[(String, Positions)]) -> Result<u64> {
-    let Some(Found { id, segments, headers }) = find(directory)? else { return Ok(0) };
+    let disk = &LocalDisk;
+    let Some(Found { id, segments, headers }) = find(disk, directory)? else { return Ok(0) };
     let from = lanes(&name(id), positions);
     let least = from.values().copied().min().unwrap_or_default();
     let known = from.values().copied().max().unwrap_or_default();
     let mut count = 0;
     for (segment, following) in segments.iter().zip(&headers[1..]) {
-        let read = verify(segment, seed(id), following.follows, |header, content| {
+        let read = verify(disk, segment, seed(id), following.follows, |header, content| {
             count += readings(header, content, &from)?;
             Ok(())
         });
@@ -32,7 +34,7 @@ pub fn unread(directory: &Path, positions: &[(String, Positions)]) -> Result<u64
         }
     }
     let last = segments.last().expect("a journal that is found has a segment");
-    whole_groups(last, seed(id), known, |header, content| readings(header, content, &from), |more| count += more)?;
+    whole_groups(disk, last, seed(id), known, |header, content| readings(header, content, &from), |more| count += more)?;
     Ok(count)
 }
 

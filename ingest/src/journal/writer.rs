@@ -1,9 +1,9 @@
-//! The one thread that writes: group commit. Everything that waits is written and fsynced together; then it is acknowledged, then the
+//! The one writer: group commit. Everything that waits is written and fsynced together; then it is acknowledged, then the
 //! lanes take it.
 
 use super::body::{Body, Group};
 use super::codec::{Encoded, EncodedFrame};
-use super::file::{SegmentHeader, create, full};
+use super::file::{SegmentHeader, create};
 use super::frame::{HEADER, Header};
 use super::handle::{Command, Pending, Shared};
 use super::options::{JournalOptions, Sync};
@@ -11,12 +11,12 @@ use super::recent::Recent;
 use super::replay::{Lanes, replay};
 use crate::lock::DirectoryLock;
 use flow::{Error, Offset, Result};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use world::{Bug, DiskFile, World, is_full, planted};
 
 /// Most bytes of one write: enough that an fsync is well used, little enough that acks are not held up by it.
 const COMMIT_BYTES: usize = 8 << 20;
@@ -29,26 +29,26 @@ const SPACE_CHECK: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    take: mpsc::Receiver<Command>,
+    take: mpsc::UnboundedReceiver<Command>,
     lanes: Lanes,
     sync: Sync,
     reserve: u64,
     segment_bytes: u64,
     /// Where the segment ends: `segment_bytes` behind its restatement, so that a long one does not leave a segment without room.
     full_at: u64,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     /// Where in the file the next write goes.
     at: u64,
     next: u64,
-    last_sync: Instant,
-    last_check: Option<Instant>,
+    last_sync: Duration,
+    last_check: Option<Duration>,
     _lock: DirectoryLock,
 }
 
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
-        take: mpsc::Receiver<Command>,
+        take: mpsc::UnboundedReceiver<Command>,
         lanes: Lanes,
         options: &JournalOptions,
         lock: DirectoryLock,
@@ -58,6 +58,7 @@ impl Writer {
             let last = state.segments.last().expect("a journal is opened with a segment to write");
             (state.current.clone(), last.bytes, state.written)
         };
+        let last_sync = shared.world.elapsed();
         let (sync, reserve, segment_bytes) = (options.sync, options.reserve.0, options.segment_bytes);
         Self {
             shared,
@@ -70,14 +71,14 @@ impl Writer {
             file,
             at,
             next,
-            last_sync: Instant::now(),
+            last_sync,
             last_check: None,
             _lock: lock,
         }
     }
 
-    pub(super) fn run(mut self, from: &[Offset]) {
-        match self.live(from) {
+    pub(super) async fn run(mut self, from: &[Offset]) {
+        match self.live(from).await {
             Ok(()) => _ = self.shared.fail("it was closed"),
             Err(error) => {
                 tracing::error!(%error, "the journal stops: nothing more is acknowledged");
@@ -86,12 +87,13 @@ impl Writer {
         }
     }
 
-    fn live(&mut self, from: &[Offset]) -> Result<()> {
+    async fn live(&mut self, from: &[Offset]) -> Result<()> {
         let segments = self.shared.state().segments.clone();
-        replay(&segments, self.shared.seed, from, self.next, &mut self.lanes)?;
+        let disk = self.shared.world.disk.clone();
+        replay(&*disk, &segments, self.shared.seed, from, self.next, &mut self.lanes).await?;
         loop {
-            let (waiting, stop) = self.wait()?;
-            self.commit(waiting)?;
+            let (waiting, stop) = self.wait().await?;
+            self.commit(waiting).await?;
             if stop {
                 return self.force();
             }
@@ -99,9 +101,9 @@ impl Writer {
     }
 
     /// All that waits, up to a limit, and whether to stop after it.
-    fn wait(&mut self) -> Result<(Vec<Pending>, bool)> {
+    async fn wait(&mut self) -> Result<(Vec<Pending>, bool)> {
         let (mut waiting, mut bytes) = (Vec::new(), 0);
-        let Some(mut command) = self.first()? else { return Ok((waiting, false)) };
+        let Some(mut command) = self.first().await? else { return Ok((waiting, false)) };
         loop {
             match command {
                 Command::Write(pending) => {
@@ -123,50 +125,59 @@ impl Writer {
     }
 
     /// The next command; none when it is time to force the interval's writes to disk, which is then done.
-    fn first(&mut self) -> Result<Option<Command>> {
+    async fn first(&mut self) -> Result<Option<Command>> {
         if let Sync::Interval(distance) = self.sync
             && self.shared.durable.load(Ordering::Acquire) < self.next
         {
-            let left = distance.saturating_sub(self.last_sync.elapsed());
-            return match self.take.recv_timeout(left) {
-                Ok(command) => Ok(Some(command)),
-                Err(mpsc::RecvTimeoutError::Timeout) => self.force().map(|()| None),
-                Err(mpsc::RecvTimeoutError::Disconnected) => Ok(Some(Command::Stop)),
-            };
+            let left = distance.saturating_sub(self.since(self.last_sync));
+            let due = self.shared.world.time.sleep(left);
+            tokio::select! {
+                biased;
+                command = self.take.recv() => return Ok(Some(command.unwrap_or(Command::Stop))),
+                () = due => {}
+            }
+            return self.force().map(|()| None);
         }
-        Ok(Some(self.take.recv().unwrap_or(Command::Stop)))
+        Ok(Some(self.take.recv().await.unwrap_or(Command::Stop)))
     }
 
-    fn commit(&mut self, waiting: Vec<Pending>) -> Result<()> {
+    async fn commit(&mut self, waiting: Vec<Pending>) -> Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
         self.shared.check()?;
-        self.leave_reserve()?;
+        self.leave_reserve().await?;
         if self.at >= self.full_at {
-            self.roll()?;
+            self.roll().await?;
         }
         let (first, mut buffer, mut ends) = (self.next, Vec::new(), Vec::with_capacity(waiting.len()));
         for pending in &waiting {
             self.encode(&pending.encoded, &mut buffer);
             ends.push(self.next);
         }
-        self.write(&buffer)?;
+        self.write(&buffer).await?;
         let due = match self.sync {
             Sync::Always => true,
-            Sync::Interval(distance) => self.last_sync.elapsed() >= distance,
+            Sync::Interval(distance) => self.since(self.last_sync) >= distance,
             Sync::Never => false,
         };
-        if due {
-            self.force()?;
+        self.world().time.between().await;
+        if planted(Bug::AckBeforeFsync) {
+            self.hand_out(waiting, first, &ends).await;
+            self.world().time.between().await;
+            return self.force();
         }
-        self.hand_out(waiting, first, &ends);
+        if due && !planted(Bug::NoFsync) {
+            self.force()?;
+            self.world().time.between().await;
+        }
+        self.hand_out(waiting, first, &ends).await;
         Ok(())
     }
 
     /// Adds a group's frames to what is to be written, and gives them their offsets.
     fn encode(&mut self, group: &Encoded, buffer: &mut Vec<u8>) {
-        let synced = self.shared.durable.load(Ordering::Acquire);
+        let synced = if planted(Bug::SyncedAhead) { self.next } else { self.shared.durable.load(Ordering::Acquire) };
         let last = group.frames.len() - 1;
         for (index, frame) in group.frames.iter().enumerate() {
             let header = Header {
@@ -186,10 +197,19 @@ impl Writer {
     }
 
     /// Writes at the end of the segment. Nothing of it counts before the fsync, so on a full disk the same is written again later.
-    fn write(&mut self, buffer: &[u8]) -> Result<()> {
+    async fn write(&mut self, buffer: &[u8]) -> Result<()> {
         let (file, at) = (self.file.clone(), self.at);
-        self.when_there_is_room("writing the journal", || file.write_all_at(buffer, at))?;
-        self.at += buffer.len() as u64;
+        if planted(Bug::FullDiskIgnored) {
+            // What could not be written is taken as written.
+            let _ = file.write_all_at(buffer, at);
+            return self.written(buffer.len());
+        }
+        self.when_there_is_room("writing the journal", || file.write_all_at(buffer, at)).await?;
+        self.written(buffer.len())
+    }
+
+    fn written(&mut self, bytes: usize) -> Result<()> {
+        self.at += bytes as u64;
         let mut state = self.shared.state();
         state.written = self.next;
         state.segments.last_mut().expect("the segment being written is in the list").bytes = self.at;
@@ -198,23 +218,33 @@ impl Writer {
 
     /// Forces everything written to disk. A failure is never tried again: the kernel may have dropped the pages and say yes next time.
     fn force(&mut self) -> Result<()> {
-        self.shared.sync(&self.file).map_err(|e| Error::stop("fsync of the journal", e))?;
+        let mut forced = self.shared.sync(&*self.file);
+        if planted(Bug::FsyncTriedAgain) && forced.is_err() {
+            forced = self.shared.sync(&*self.file);
+        }
+        if !planted(Bug::FailedFsyncIgnored) {
+            forced.map_err(|e| Error::stop("fsync of the journal", e))?;
+        }
         self.shared.check()?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
-        self.last_sync = Instant::now();
+        self.last_sync = self.shared.world.elapsed();
         Ok(())
     }
 
     /// Ends the segment, on disk, and begins the next.
-    fn roll(&mut self) -> Result<()> {
-        self.file.set_len(self.at).and_then(|()| self.shared.sync(&self.file)).map_err(|e| Error::stop("ending a journal segment", e))?;
+    async fn roll(&mut self) -> Result<()> {
+        self.file.set_len(self.at).and_then(|()| self.shared.sync(&*self.file)).map_err(|e| Error::stop("ending a journal segment", e))?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
         let header = SegmentHeader { id: self.shared.number, first: self.next, follows: self.next };
-        let restatement = EncodedFrame::restatement(&self.shared.state().recent, self.shared.seed);
+        let recent = if planted(Bug::EmptyRestatement) { Recent::default() } else { self.shared.state().recent.clone() };
+        let restatement = EncodedFrame::restatement(&recent, self.shared.seed);
         let (shared, allocate) = (self.shared.clone(), self.segment_bytes);
-        let (file, segment) =
-            self.when_there_is_room("making a journal segment", || create(&shared.directory, header, &restatement, allocate))?;
-        (self.file, self.at, self.full_at) = (Arc::new(file), segment.bytes, segment.bytes + self.segment_bytes);
+        let (file, segment) = self
+            .when_there_is_room("making a journal segment", || {
+                create(&*shared.world.disk, &shared.directory, header, &restatement, allocate)
+            })
+            .await?;
+        (self.file, self.at, self.full_at) = (file, segment.bytes, segment.bytes + self.segment_bytes);
         self.next += 1;
         let mut state = self.shared.state();
         (state.current, state.written) = (self.file.clone(), self.next);
@@ -224,7 +254,7 @@ impl Writer {
     }
 
     /// Acknowledges, then gives the lanes their frames: an ack never waits for a slow lane.
-    fn hand_out(&mut self, waiting: Vec<Pending>, first: u64, ends: &[u64]) {
+    async fn hand_out(&mut self, waiting: Vec<Pending>, first: u64, ends: &[u64]) {
         let mut offset = first;
         let mut groups = Vec::with_capacity(waiting.len());
         {
@@ -244,32 +274,41 @@ impl Writer {
             }
             offset = end;
         }
-        self.lanes.send(Offset(offset));
+        self.lanes.send(Offset(offset)).await;
     }
 
     /// Waits until the disk has more room than the reserve.
-    fn leave_reserve(&mut self) -> Result<()> {
-        if self.last_check.is_some_and(|at| at.elapsed() < SPACE_CHECK) {
+    async fn leave_reserve(&mut self) -> Result<()> {
+        if self.last_check.is_some_and(|at| self.since(at) < SPACE_CHECK) {
             return Ok(());
         }
         let (shared, reserve) = (self.shared.clone(), self.reserve);
-        self.when_there_is_room("asking for free space", || match fs4::available_space(&shared.directory)? {
+        self.when_there_is_room("asking for free space", || match shared.world.disk.free_bytes(&shared.directory)? {
             free if free >= reserve => Ok(()),
             free => Err(io::Error::new(io::ErrorKind::StorageFull, format!("{free} bytes are free, {reserve} stay in reserve"))),
-        })?;
-        self.last_check = Some(Instant::now());
+        })
+        .await?;
+        self.last_check = Some(self.world().elapsed());
         Ok(())
     }
 
+    fn world(&self) -> &World {
+        &self.shared.world
+    }
+
+    fn since(&self, then: Duration) -> Duration {
+        self.world().elapsed().saturating_sub(then)
+    }
+
     /// Does `step`, again and again while the disk is full. Nothing is acknowledged meanwhile.
-    fn when_there_is_room<T>(&self, what: &str, mut step: impl FnMut() -> io::Result<T>) -> Result<T> {
+    async fn when_there_is_room<T>(&self, what: &str, mut step: impl FnMut() -> io::Result<T>) -> Result<T> {
         loop {
             match step() {
-                Err(e) if full(&e) && !self.shared.stopping.load(Ordering::Acquire) => {
+                Err(e) if is_full(&e) && !self.shared.stopping.load(Ordering::Acquire) => {
                     if !self.shared.stalled.swap(true, Ordering::Relaxed) {
                         tracing::warn!(error = %e, "{what}: the disk is full, nothing is acknowledged until there is room");
                     }
-                    std::thread::sleep(FULL_DISK_PAUSE);
+                    self.world().sleep(FULL_DISK_PAUSE).await;
                 }
                 Err(e) => return Err(Error::stop(what, e)),
                 Ok(done) => {

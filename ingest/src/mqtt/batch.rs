@@ -3,7 +3,7 @@
 //! Pure: the same messages with the same arrival give the same frames. Each row of a message goes to the lane of its key; the rejects of
 //! a topic go to one lane, by a hash of source and topic.
 
-use super::client::Received;
+use super::events::Received;
 use super::redelivery::publish_hash;
 use crate::Rejected;
 use crate::decode::{Decoded, Decoder, Message, TopicPattern};

@@ -4,10 +4,10 @@
 //! acknowledged here by itself; an absent broker is tried again for ever. Absent: what a message means, and whether we have it.
 
 use super::acks::Acker;
+use super::events::Received;
 use super::options::MqttOptions;
 use super::status::SourceStatus;
 use crate::decode::{OptionError, TopicPattern};
-use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{DisconnectReasonCode, Filter, Packet, Publish, RetainForwardRule, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event as Happened, EventLoop, StateError};
@@ -36,23 +36,7 @@ const STEADY: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What happens on the connection, in order.
-pub(super) enum Event {
-    /// The broker has taken us.
-    Connected { session_present: bool, acker: Connection },
-    /// A message came.
-    Received(Received),
-    /// The connection has ended.
-    Disconnected,
-}
-
-/// A message of the current connection.
-pub(super) struct Received {
-    pub(super) topic: Bytes,
-    pub(super) payload: Bytes,
-    pub(super) dup: bool,
-    /// Packet id to acknowledge; none for QoS 0.
-    pub(super) packet: Option<u16>,
-}
+pub(super) type Event = super::events::Event<Connection>;
 
 /// The way for acks of one connection.
 #[derive(Clone)]

@@ -7,12 +7,15 @@
 mod acks;
 mod batch;
 mod client;
+mod events;
 mod options;
 mod redelivery;
 mod source;
 mod status;
 
+pub use acks::Acker;
+pub use events::{Event, Received};
 pub use options::{MqttOptions, Redelivery, Secret};
 pub use redelivery::publish_hash;
-pub use source::{MqttSource, run};
+pub use source::{MqttSource, Session, run};
 pub use status::SourceStatus;

@@ -8,20 +8,22 @@
 //! The worker takes what is there, undoes redelivery, decodes and hands a group to the journal; it does not wait for the fsync. The
 //! ack task does, in the same order. Both queues are bounded; the broker's Receive Maximum bounds what is in flight at all.
 
-use super::acks::{self, BATCHES_IN_FLIGHT, Handed, UntilDurable};
+use super::acks::{self, Acker, BATCHES_IN_FLIGHT, Handed, UntilDurable};
 use super::batch::{Batcher, Made, Topics};
-use super::client::{Client, Connection, Event, Received};
+use super::client::Client;
+use super::events::{Event, Received};
 use super::options::MqttOptions;
 use super::redelivery::{Redeliveries, publish_hash};
 use super::status::SourceStatus;
 use crate::decode::{Decoder, OptionError};
 use crate::journal::{Body, Group, JournalHandle, Publish};
-use flow::{Error, Metric, Remedy, Result, Span, WallTime};
+use flow::{Error, Metric, Remedy, Result, Span};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use world::{Bug, planted};
 
 /// Most messages of a batch: where the decoder and the journal are at full speed (a batch of rows elsewhere has 8,192).
 const BATCH_MESSAGES: usize = 4_096;
@@ -64,21 +66,18 @@ pub async fn run(source: MqttSource, journal: JournalHandle, status: Arc<SourceS
     source.options.check().map_err(wrong)?;
     let patterns = source.options.patterns().map_err(wrong)?;
     let client = Client::new(&source.options, &patterns, &source.client_id).map_err(wrong)?;
-    let worker = Worker::new(source, Topics::new(patterns), journal, status.clone());
-
     let (events, taken) = mpsc::channel(EVENTS);
-    let (handed, queue) = mpsc::channel(BATCHES_IN_FLIGHT);
+    let Session { worker, acks } = Session::new(source, journal, status.clone(), taken)?;
     let (halt, settled) = (stop.child_token(), CancellationToken::new());
     // Whoever ends first ends the others: the client lets go of its queue, the worker empties it, the acks leave, the client goes.
     let (worker_ends, acks_end, acks_settled) = (halt.clone().drop_guard(), halt.clone().drop_guard(), settled.clone().drop_guard());
     let working = tokio::spawn(async move {
         let _ends = worker_ends;
-        worker.work(taken, handed).await
+        worker.await
     });
-    let counted = status.clone();
     let acking = tokio::spawn(async move {
         let _ends = (acks_end, acks_settled);
-        acks::settle(queue, &counted).await
+        acks.await
     });
     let connecting = tokio::spawn(async move { client.run(events, &status, halt, settled).await });
 
@@ -89,17 +88,43 @@ pub async fn run(source: MqttSource, journal: JournalHandle, status: Arc<SourceS
     connecting.map_err(broken)
 }
 
-struct Worker {
+/// The work of one connection of a source, whoever speaks to the broker: two tasks that end with the queue of events.
+pub struct Session<W, S> {
+    /// Takes the events, undoes redelivery, decodes, and hands groups to the journal.
+    pub worker: W,
+    /// Acknowledges what is durable, in order. An error means that nothing more is acknowledged.
+    pub acks: S,
+}
+
+impl Session<(), ()> {
+    /// The tasks over a queue of events. An error means that the options are wrong.
+    #[allow(clippy::new_ret_no_self)] // the futures have no names
+    pub fn new<A: Acker + Clone + Sync + 'static>(
+        source: MqttSource,
+        journal: JournalHandle,
+        status: Arc<SourceStatus>,
+        events: mpsc::Receiver<Event<A>>,
+    ) -> Result<Session<impl Future<Output = Result<()>> + Send + 'static, impl Future<Output = Result<()>> + Send + 'static>> {
+        let wrong = |e: OptionError| Error::stop(format!("source {}", source.name), e);
+        let topics = Topics::new(source.options.patterns().map_err(wrong)?);
+        let worker = Worker::new(source, topics, journal, status.clone());
+        let (handed, queue) = mpsc::channel(BATCHES_IN_FLIGHT);
+        Ok(Session { worker: worker.work(events, handed), acks: async move { acks::settle(queue, &status).await } })
+    }
+}
+
+struct Worker<A> {
     batcher: Batcher,
     redeliveries: Redeliveries,
     journal: JournalHandle,
     status: Arc<SourceStatus>,
-    acker: Option<Connection>,
+    acker: Option<A>,
 }
 
-impl Worker {
+impl<A: Acker + Clone + Sync> Worker<A> {
     fn new(source: MqttSource, topics: Topics, journal: JournalHandle, status: Arc<SourceStatus>) -> Self {
         let recent = journal.recent().remove(&source.producer).unwrap_or_default();
+        let recent = if planted(Bug::RedeliveryForgottenAtStart) { Vec::new() } else { recent };
         let redeliveries = Redeliveries::new(source.options.redelivery, source.options.receive_maximum, recent);
         let batcher = Batcher {
             source: source.name,
@@ -115,7 +140,7 @@ impl Worker {
     }
 
     /// Works until the queue of events ends, or that of batches (the ack task then says why).
-    async fn work(mut self, mut events: mpsc::Receiver<Event>, handed: mpsc::Sender<Handed<Connection>>) -> Result<()> {
+    async fn work(mut self, mut events: mpsc::Receiver<Event<A>>, handed: mpsc::Sender<Handed<A>>) -> Result<()> {
         self.forget_old_connection(&handed).await?;
         let mut waiting = Vec::with_capacity(BATCH_MESSAGES);
         while events.recv_many(&mut waiting, BATCH_MESSAGES).await > 0 {
@@ -149,26 +174,26 @@ impl Worker {
     }
 
     /// After a crash the journal still says that we are connected.
-    async fn forget_old_connection(&mut self, handed: &mpsc::Sender<Handed<Connection>>) -> Result<()> {
+    async fn forget_old_connection(&mut self, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
         let known = self.journal.connections().into_iter().find(|(producer, ..)| *producer == self.batcher.producer);
         if known.is_some_and(|(_, connected, _)| !connected) { Ok(()) } else { self.tell(false, handed).await }
     }
 
     /// Writes into the journal that the connection is there, or not.
-    async fn tell(&mut self, connected: bool, handed: &mpsc::Sender<Handed<Connection>>) -> Result<()> {
-        let body = Body::Connection { producer: self.batcher.producer, connected, at: now() };
+    async fn tell(&mut self, connected: bool, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
+        let body = Body::Connection { producer: self.batcher.producer, connected, at: self.journal.now() };
         let durable = Some(self.append(Group { frames: vec![(None, body)], publishes: Vec::new() }).await?);
         self.hand(Handed { durable, rows: 0, rejects: 0, packets: Vec::new(), acker: None }, handed).await
     }
 
     /// Takes messages of one connection.
-    async fn take(&mut self, messages: Vec<Received>, handed: &mpsc::Sender<Handed<Connection>>) -> Result<()> {
+    async fn take(&mut self, messages: Vec<Received>, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
         if messages.is_empty() {
             return Ok(());
         }
         let packets = messages.iter().filter_map(|m| m.packet).collect();
         let (fresh, publishes) = self.undo_redelivery(messages);
-        let Made { frames, rows, rejects } = self.batcher.make(&fresh, now())?;
+        let Made { frames, rows, rejects } = self.batcher.make(&fresh, self.journal.now())?;
         self.status.received.fetch_add(rows + rejects, Relaxed);
         let group = Group { frames, publishes };
         let durable = if group.frames.is_empty() && group.publishes.is_empty() { None } else { Some(self.append(group).await?) };
@@ -196,21 +221,17 @@ impl Worker {
     }
 
     async fn append(&mut self, group: Group) -> Result<UntilDurable> {
-        let received = Instant::now();
+        let (received, journal) = (self.journal.elapsed(), self.journal.clone());
         let durable = self.journal.append(group).await?;
         Ok(Box::pin(async move {
             durable.await?;
-            metrics::histogram!(Metric::IngestToDurable.name()).record(received.elapsed().as_secs_f64());
+            metrics::histogram!(Metric::IngestToDurable.name()).record(journal.elapsed().saturating_sub(received).as_secs_f64());
             Ok(())
         }))
     }
 
-    async fn hand(&mut self, batch: Handed<Connection>, handed: &mpsc::Sender<Handed<Connection>>) -> Result<()> {
+    async fn hand(&mut self, batch: Handed<A>, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
         let ended = |_| Error::new(Remedy::Stop, format!("source {}: nothing is acknowledged any more", self.batcher.source));
         handed.send(batch).await.map_err(ended)
     }
-}
-
-fn now() -> WallTime {
-    WallTime(chrono::Utc::now().timestamp_micros())
 }

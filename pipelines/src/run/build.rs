@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::cold::{Cold, ColdTables};
+use storage::durable::create_dir_all;
 use storage::epoch::{Chain, Claimed, EpochStore, LocalEpochs, clean_files, clean_records};
 use storage::hot::HotLimits;
 use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
+use world::World;
 
 /// Queries that began before a file lost its name may read it this much longer, in query deadlines.
 const LINGER_DEADLINES: u32 = 2;
@@ -58,21 +60,22 @@ impl Folders {
 }
 
 /// What all lanes of the process share. Makes the folders.
-pub(crate) fn shared(plan: &Plan) -> Result<Shared> {
+pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
     let folders = Folders::of(&plan.data_dir);
     let limits = |options: &storage::options::HotOptions| HotLimits { age: span(options.age), bytes: options.memory / lane_count(plan) };
     for table in &plan.tables {
         let folder = folders.warm.join(&table.name);
-        std::fs::create_dir_all(&folder).map_err(|e| flow::Error::stop(format!("making {}", folder.display()), e))?;
+        create_dir_all(&*world.disk, &folder).map_err(|e| flow::Error::stop(format!("making {}", folder.display()), e))?;
     }
     Ok(Shared {
         specs: specs(plan).into_iter().map(Arc::new).collect(),
-        state: StateStore::open(&folders.state)?,
+        state: StateStore::open(world.disk.clone(), &folders.state)?,
         state_dir: folders.state,
         warm: folders.warm,
-        epochs: LocalEpochs::new(&plan.data_dir, &plan.name),
+        epochs: LocalEpochs::on(world.disk.clone(), &plan.data_dir, &plan.name),
         hot: plan.tables.iter().map(|t| (t.name.clone(), limits(&t.options.hot))).collect(),
         every: plan.epoch,
+        world: world.clone(),
         linger: plan.limits.query_time.0 * LINGER_DEADLINES,
     })
 }
@@ -146,7 +149,7 @@ fn clean(plan: &Plan, shared: &Shared, name: &str, claimed: &Claimed) -> Result<
     let warm: Vec<PathBuf> = plan.tables.iter().map(|t| shared.warm.join(&t.name)).collect();
     let mut folders: Vec<&Path> = warm.iter().map(PathBuf::as_path).collect();
     folders.push(&shared.state_dir);
-    let gone = clean_files(&shared.epochs, name, claimed.header.generation, &folders)?;
+    let gone = clean_files(&*shared.world.disk, &shared.epochs, name, claimed.header.generation, &folders)?;
     if !gone.is_empty() {
         tracing::info!(lane = name, files = gone.len(), "removed files of an earlier owner that no record names");
     }

@@ -2,7 +2,6 @@
 //!
 //! The lane's task never waits for a disk: segments, state and the record are written on other threads, one close at a time.
 
-use crate::run::clock::now;
 use crate::run::feed::{Feed, tick};
 use crate::run::lane::{Action, Cut, Event, Gone, Lane, Written};
 use crate::run::status::LaneStatus;
@@ -12,7 +11,9 @@ use arrow::datatypes::TimestampMicrosecondType;
 use flow::{EVENT_TIME, Epoch, Metric, Offset, Result, Span};
 use ingest::journal::JournalHandle;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,8 +24,7 @@ use storage::state::StateStore;
 use storage::view::LiveLane;
 use storage::warm::write_segment;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use world::{Bug, World, planted};
 
 /// How often a lane looks at its clock: the grain of silence, marks and closes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -41,6 +41,7 @@ pub(crate) enum Command {
 
 /// What every lane of a pipeline writes to.
 pub(crate) struct Shared {
+    pub(crate) world: World,
     pub(crate) specs: Vec<Arc<TableSpec>>,
     pub(crate) warm: PathBuf,
     pub(crate) state_dir: PathBuf,
@@ -82,13 +83,14 @@ pub(crate) struct Driver {
 
 /// What goes on beside the events.
 struct Progress {
-    close: Option<JoinHandle<Result<Event>>>,
-    last_close: Instant,
-    last_input: Instant,
+    close: Option<Pin<Box<dyn Future<Output = Result<Event>> + Send>>>,
+    /// Instants of the clock that never goes back.
+    last_close: Duration,
+    last_input: Duration,
     /// When a log without an end of its own was read to its end; none while it is not.
-    caught_up: Option<Instant>,
+    caught_up: Option<Duration>,
     /// A tick on its way into the journal.
-    tick: Option<JoinHandle<Result<()>>>,
+    tick: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
     /// The epoch must close at once.
     must_close: bool,
     /// Nothing is read, and no result is shown, until this epoch is sealed: what began it stands in no log.
@@ -100,13 +102,13 @@ struct Progress {
     /// Who waits for the end, before the log is taken to its end and after.
     end_wanted: Vec<(bool, oneshot::Sender<()>)>,
     waiting_for_end: Vec<oneshot::Sender<()>>,
-    doomed: Vec<(Instant, PathBuf)>,
+    doomed: Vec<(Duration, PathBuf)>,
 }
 
 impl Driver {
     /// Runs until it is stopped, the log ends for good, or something must stop it. What is sealed stays; the rest is read again.
     pub(crate) async fn run(mut self) -> Result<()> {
-        let start = Instant::now();
+        let start = self.world().elapsed();
         let mut progress = Progress {
             close: None,
             last_close: start,
@@ -122,8 +124,7 @@ impl Driver {
             waiting_for_end: vec![],
             doomed: vec![],
         };
-        let mut clock = tokio::time::interval(LOOK);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = self.world().time.sleep(Duration::ZERO);
         loop {
             if !progress.end_wanted.is_empty() && (progress.ended || !self.behind()) {
                 for (flush, tell) in std::mem::take(&mut progress.end_wanted) {
@@ -135,13 +136,13 @@ impl Driver {
                 progress.must_close = true;
             }
             if self.is_due(&progress) {
-                self.step(Event::Close { now: now(), floors: self.floors() }, &mut progress)?;
+                self.step(Event::Close { now: self.world().now(), floors: self.floors() }, &mut progress)?;
                 progress.must_close = false;
             }
             if progress.close.is_none() && !self.lane.dirty() {
                 // Rows that are hot do not move: whoever waits for the end waits for all of them to be cold.
                 self.evict(&progress);
-                if !self.lane.moving() && !self.lane.wants_to_mark(now(), &self.floors()) {
+                if !self.lane.moving() && !self.lane.wants_to_mark(self.world().now(), &self.floors()) {
                     for told in progress.waiting_for_end.drain(..) {
                         // Whoever asked may have given up.
                         let _ = told.send(());
@@ -158,11 +159,17 @@ impl Driver {
                 biased;
                 closed = async { progress.close.as_mut().expect("checked").await }, if progress.close.is_some() => {
                     progress.close = None;
-                    let event = closed.map_err(|e| flow::Error::stop("the close of an epoch broke off", e)).flatten();
-                    self.step(event.inspect_err(|_| metrics::counter!(Metric::EpochFailures.name()).increment(1))?, &mut progress)?;
+                    self.step(closed.inspect_err(|_| metrics::counter!(Metric::EpochFailures.name()).increment(1))?, &mut progress)?;
+                }
+                ticked = async { progress.tick.as_mut().expect("checked").await }, if progress.tick.is_some() => {
+                    progress.tick = None;
+                    ticked?;
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut progress)?,
-                _ = clock.tick() => self.look(&mut progress).await?,
+                () = &mut clock => {
+                    self.look(&mut progress).await?;
+                    clock = self.world().time.sleep(LOOK);
+                }
                 input = self.feed.next(), if !blocked && !progress.ended => match input? {
                     Some(events) => self.take(events, &mut progress)?,
                     None => progress.ended = true,
@@ -171,15 +178,23 @@ impl Driver {
         }
     }
 
+    fn world(&self) -> &World {
+        &self.shared.world
+    }
+
+    fn since(&self, then: Duration) -> Duration {
+        self.world().elapsed().saturating_sub(then)
+    }
+
     fn take(&mut self, events: Vec<Event>, progress: &mut Progress) -> Result<()> {
-        progress.caught_up = events.is_empty().then(Instant::now);
+        progress.caught_up = events.is_empty().then(|| self.world().elapsed());
         for event in events {
             match event {
                 // A tick of our own is no sign of life.
                 Event::Progress { .. } | Event::Tick { .. } => self.step(event, progress)?,
                 Event::Files(_) => self.step_unlogged(event, progress)?,
                 _ => {
-                    progress.last_input = Instant::now();
+                    progress.last_input = self.world().elapsed();
                     self.step(event, progress)?;
                 }
             }
@@ -208,7 +223,8 @@ impl Driver {
     fn is_due(&self, progress: &Progress) -> bool {
         let asked =
             progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
-        let worth = self.lane.dirty() || (progress.last_close.elapsed() >= LOOK && self.lane.wants_to_mark(now(), &self.floors()));
+        let worth =
+            self.lane.dirty() || (self.since(progress.last_close) >= LOOK && self.lane.wants_to_mark(self.world().now(), &self.floors()));
         progress.close.is_none() && worth && asked
     }
 
@@ -223,7 +239,7 @@ impl Driver {
     }
 
     fn overdue(&self, progress: &Progress) -> bool {
-        progress.last_close.elapsed() >= self.shared.every
+        self.since(progress.last_close) >= self.shared.every
     }
 
     /// What time alone brings: silence, eviction, files to delete.
@@ -231,9 +247,9 @@ impl Driver {
         self.status.show(&self.lane);
         self.live.watermark(self.lane.watermark());
         self.evict(progress);
-        let due = |(at, _): &(Instant, PathBuf)| at.elapsed() >= self.shared.linger;
-        for (_, path) in progress.doomed.extract_if(.., |entry| due(entry)) {
-            if let Err(error) = std::fs::remove_file(&path) {
+        let now = self.world().elapsed();
+        for (_, path) in progress.doomed.extract_if(.., |(at, _)| now.saturating_sub(*at) >= self.shared.linger) {
+            if let Err(error) = self.world().disk.remove(&path) {
                 tracing::warn!(file = %path.display(), %error, "a segment that is no longer needed stays");
             }
         }
@@ -242,9 +258,6 @@ impl Driver {
 
     /// Moves the watermark on when the lane has been silent for so long that an operator would act.
     async fn look_for_silence(&mut self, progress: &mut Progress) -> Result<()> {
-        if let Some(tick) = progress.tick.take_if(|tick| tick.is_finished()) {
-            tick.await.map_err(|e| flow::Error::stop("a tick of the journal broke off", e))??;
-        }
         let busy = progress.close.is_some() || progress.hold.is_some() || progress.tick.is_some() || progress.stopping || progress.ended;
         let Some(silent) = (if busy { None } else { self.silence(progress) }) else { return Ok(()) };
         let (Some(to), Some(timer)) = (self.lane.silent(silent), self.lane.next_timer()) else { return Ok(()) };
@@ -254,8 +267,8 @@ impl Driver {
         let Some(journal) = &self.journal else { return self.step_unlogged(Event::Silence(to), progress) };
         // The frame comes back through the log, so that a replay sees it; its own arrival does not end the silence. The lane does not
         // wait for it: the journal may be waiting for the lane.
-        let (handle, group) = (journal.handle.clone(), tick(journal.number, to, now()));
-        progress.tick = Some(tokio::spawn(async move { handle.append(group).await?.await.map(|_| ()) }));
+        let (handle, group) = (journal.handle.clone(), tick(journal.number, to, self.world().now()));
+        progress.tick = Some(Box::pin(async move { handle.append(group).await?.await.map(|_| ()) }));
         Ok(())
     }
 
@@ -263,8 +276,8 @@ impl Driver {
     fn silence(&self, progress: &Progress) -> Option<Span> {
         let silent = match &self.journal {
             Some(_) if self.behind() => return None,
-            Some(_) => progress.last_input.elapsed(),
-            None => progress.caught_up.filter(|_| self.feed.is_empty())?.elapsed().min(progress.last_input.elapsed()),
+            Some(_) => self.since(progress.last_input),
+            None => self.since(progress.caught_up.filter(|_| self.feed.is_empty())?).min(self.since(progress.last_input)),
         };
         Some(Span(silent.as_micros() as i64))
     }
@@ -274,7 +287,7 @@ impl Driver {
         let none = HotLimits { age: Span(0), bytes: 0 };
         let leaving = || self.shared.hot.keys().map(|table| (table.clone(), none)).collect();
         let limits = if progress.waiting_for_end.is_empty() { self.shared.hot.clone() } else { leaving() };
-        self.live.evict(now(), &limits);
+        self.live.evict(self.world().now(), &limits);
     }
 
     fn step(&mut self, event: Event, progress: &mut Progress) -> Result<()> {
@@ -289,11 +302,13 @@ impl Driver {
             Action::Show { epoch, table, rows } if progress.hold.is_some() => progress.withheld.push((epoch, table, rows)),
             Action::Show { epoch, table, rows } => self.show(epoch, table, rows),
             Action::Write(cut) => {
-                progress.last_close = Instant::now();
+                progress.last_close = self.world().elapsed();
                 let (shared, whole) = (self.shared.clone(), self.lane.chain().whole().clone());
-                progress.close = Some(tokio::task::spawn_blocking(move || write(&shared, &whole, *cut)));
+                let world = shared.world.clone();
+                let job = async move { world.blocking("the write of an epoch", move || write(&shared, &whole, *cut)).await? };
+                progress.close = Some(Box::pin(job));
             }
-            Action::Seal(record) => progress.close = Some(tokio::spawn(seal(self.shared.clone(), self.sync_point(), *record))),
+            Action::Seal(record) => progress.close = Some(Box::pin(seal(self.shared.clone(), self.sync_point(), *record))),
             Action::Publish { epoch, gone } => self.publish(epoch, gone, progress)?,
         }
         Ok(())
@@ -303,7 +318,7 @@ impl Driver {
     fn show(&self, epoch: Epoch, table: usize, rows: RecordBatch) {
         let newest = rows.column_by_name(EVENT_TIME).and_then(|times| max(times.as_primitive::<TimestampMicrosecondType>()));
         if let Some(newest) = newest {
-            metrics::histogram!(Metric::EndToEnd.name()).record((now().0 - newest) as f64 / 1e6);
+            metrics::histogram!(Metric::EndToEnd.name()).record((self.world().now().0 - newest) as f64 / 1e6);
         }
         self.live.push(&self.shared.specs[table].name, epoch.0, rows);
     }
@@ -316,19 +331,21 @@ impl Driver {
     }
 
     fn publish(&mut self, epoch: Epoch, gone: Vec<Gone>, progress: &mut Progress) -> Result<()> {
-        metrics::histogram!(Metric::EpochClose.name()).record(progress.last_close.elapsed().as_secs_f64());
+        metrics::histogram!(Metric::EpochClose.name()).record(self.since(progress.last_close).as_secs_f64());
         progress.hold = progress.hold.filter(|held| *held > epoch);
         if progress.hold.is_none() {
             // In hot before the seal is seen, so that no query misses them.
             progress.withheld.drain(..).for_each(|(epoch, table, rows)| self.show(epoch, table, rows));
         }
         let whole = self.lane.chain().whole().clone();
-        self.live.seal(epoch.0, whole.clone(), now());
-        progress.doomed.extend(gone.into_iter().map(|gone| (Instant::now(), self.shared.path(gone))));
+        let now = self.world().elapsed();
+        self.live.seal(epoch.0, whole.clone(), self.world().now());
+        progress.doomed.extend(gone.into_iter().map(|gone| (now, self.shared.path(gone))));
         self.status.sealed(epoch, &whole);
         if let Some(journal) = &self.journal {
             let id = journal.handle.id();
-            journal.sealed[journal.number as usize].store(whole.positions.next(&id).0, Ordering::Release);
+            let sealed = if planted(Bug::LogReleasedBeforeSeal) { self.lane.positions() } else { &whole.positions };
+            journal.sealed[journal.number as usize].store(sealed.next(&id).0, Ordering::Release);
             let least = journal.sealed.iter().map(|p| p.load(Ordering::Acquire)).min().unwrap_or(0);
             journal.handle.release(Offset(least))?;
         }
@@ -343,7 +360,7 @@ fn write(shared: &Shared, whole: &Whole, mut cut: Cut) -> Result<Event> {
         let spec = &shared.specs[table];
         let name = cut.names.next("parquet");
         let folder = shared.warm.join(&spec.name);
-        if let Some(segment) = write_segment(&folder, &name, spec, cut.epoch.0, &rows)? {
+        if let Some(segment) = write_segment(&*shared.world.disk, &folder, &name, spec, cut.epoch.0, &rows)? {
             segments.push((table, segment));
         }
     }
@@ -354,13 +371,11 @@ fn write(shared: &Shared, whole: &Whole, mut cut: Cut) -> Result<Event> {
 /// Creates the record: the commit.
 async fn seal(shared: Arc<Shared>, log: Option<(JournalHandle, Offset)>, record: Record) -> Result<Event> {
     if let Some((handle, below)) = log {
-        let synced = tokio::task::spawn_blocking(move || handle.sync_below(below)).await;
-        synced.map_err(|e| flow::Error::stop("the fsync of the journal broke off", e))??;
+        shared.world.blocking("the fsync of the journal", move || handle.sync_below(below)).await??;
     }
     let lane = record.header.lane.clone();
     let (number, last) = (record.header.number, shared.clone());
-    let sealed = tokio::task::spawn_blocking(move || last.epochs.seal(&record)).await;
-    match sealed.map_err(|e| flow::Error::stop("the seal of an epoch broke off", e))?? {
+    match shared.world.blocking("the seal of an epoch", move || last.epochs.seal(&record)).await?? {
         Sealed::Ours => Ok(Event::Sealed),
         Sealed::Fenced => {
             let what = format!("record {number} of lane {lane} is another process's: it owns the lane now");

@@ -7,6 +7,7 @@ use ingest::rejected::Rejected;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use world::{Bug, planted};
 
 /// What the reader of a file source hands to one of its lanes.
 pub(crate) enum FileDelivery {
@@ -42,7 +43,8 @@ impl Feed {
                 let Some(delivery) = deliveries.recv().await else { return Ok(None) };
                 let event = |(offset, body)| journal_event(id, sources, offset, body);
                 let mut events = delivery.lane_frames.into_iter().map(event).collect::<Result<Vec<_>>>()?;
-                events.push(Event::Progress { log: id.clone(), next: delivery.next });
+                let next = Offset(delivery.next.0 + u64::from(planted(Bug::PositionTooFar)));
+                events.push(Event::Progress { log: id.clone(), next });
                 Ok(Some(events))
             }
             Self::Files { source, deliveries } => Ok(deliveries.recv().await.map(|delivery| file_events(*source, delivery))),

@@ -3,38 +3,38 @@
 //! I/O (brokers, moves), lanes and queries run on threads of their own, so that neither a busy lane nor a query delays an ack.
 
 use crate::cli::RunArguments;
-use crate::plan::{Plan, PlannedSource};
-use crate::run::build::{self, Folders, Made};
-use crate::run::driver::{Command, Driver, JournalLane, Shared};
+use crate::plan::Plan;
+use crate::run::build::{self, Made};
+use crate::run::core::{self, DELIVERIES, JournalLanes};
+use crate::run::driver::{Command, JournalLane, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
 use crate::run::moves::{self, MoveCounts, Moves};
 use crate::run::observe::Observer;
 use crate::run::status::LaneStatus;
 use crate::spec::Source;
-use flow::{Error, Offset, Remedy, Result};
+use flow::{Error, Remedy, Result};
 use gateway::http::Ready;
 use gateway::query::{Engine, Limits, Tables};
 use ingest::journal::{Journal, JournalHandle};
 use ingest::lock::DirectoryLock;
-use ingest::mqtt::{MqttSource, SourceStatus};
+use ingest::mqtt::SourceStatus;
 use processors::watermark::WatermarkOptions;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use storage::cold::ColdTables;
+use storage::cold::{ColdTable, ColdTables};
 use storage::view::Live;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use world::{LocalDisk, World};
 
-/// Deliveries that may wait for a lane: each is a group commit of the journal.
-const DELIVERIES: usize = 64;
 /// How long a stop may take; past it the process leaves unsealed, and the log is read again.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// How often the end is looked for.
@@ -98,7 +98,7 @@ struct Instance {
 /// Runs a pipeline until it is drained or told to stop.
 pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     make_private(&plan.data_dir)?;
-    let _lock = DirectoryLock::take(&plan.data_dir)?;
+    let _lock = DirectoryLock::take(&LocalDisk, &plan.data_dir)?;
     keep_plan(&plan, &arguments.file)?;
     let address = crate::metrics::install(plan.observability.metrics, &plan.name, &plan.fingerprint.hash())?;
     tracing::info!(%address, "metrics");
@@ -137,7 +137,7 @@ pub(crate) const PIPELINE: &str = "pipeline.toml";
 impl Instance {
     fn new(plan: Plan) -> Result<Self> {
         Ok(Self {
-            shared: Arc::new(build::shared(&plan)?),
+            shared: Arc::new(build::shared(&plan, &World::real())?),
             cold: build::cold_tables(&plan)?,
             live: Live::default(),
             lanes: vec![],
@@ -159,61 +159,23 @@ impl Instance {
         if !self.plan.has_journal() {
             return Ok(());
         }
-        let lanes = self.plan.lanes;
-        let folder = Folders::of(&self.plan.data_dir).journal;
-        let watermark = build::journal_watermark(&self.plan);
-        let name = |id: &str, n: u32| format!("{id}/{n}");
-        let mut made = match Journal::peek(&folder)? {
-            Some(id) => (0..lanes).map(|n| self.make(&name(&id, n), &watermark)).collect::<Result<Vec<_>>>()?,
-            None => vec![],
-        };
-        let from = |made: &Made| made.positions.0.first().map_or(Offset(0), |p| p.next);
-        let from: Vec<Offset> = if made.is_empty() { vec![Offset(0); lanes as usize] } else { made.iter().map(from).collect() };
-        let (send, receive): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
-        let journal = Journal::open(&folder, &self.plan.journal, lanes, &from, send)?;
+        let JournalLanes { mut journal, writing, lanes } = core::open_journal(&self.plan, &self.shared, self.incarnation)?;
+        journal.start(writing)?;
         let handle = journal.handle();
-        let id = handle.id();
-        if made.is_empty() {
-            made = (0..lanes).map(|n| self.make(&name(&id, n), &watermark)).collect::<Result<_>>()?;
-        }
-        let numbers: HashMap<Arc<str>, usize> = self.plan.sources.iter().enumerate().map(|(i, s)| (s.name.as_str().into(), i)).collect();
-        let sealed: Arc<Vec<AtomicU64>> = Arc::new(from.iter().map(|o| AtomicU64::new(o.0)).collect());
-        for ((number, made), deliveries) in (0..lanes).zip(made).zip(receive) {
-            let feed = Feed::Journal { id: id.clone(), sources: numbers.clone(), deliveries };
-            self.start_lane(made, feed, Some(JournalLane { number, handle: handle.clone(), sealed: sealed.clone() }));
+        for (made, feed, of_journal) in lanes {
+            self.start_lane(made, feed, Some(of_journal));
         }
         self.journal = Some(journal);
         self.start_mqtt(&handle)
     }
 
     fn start_mqtt(&mut self, journal: &JournalHandle) -> Result<()> {
-        let plan = self.plan.clone();
-        let mut producer = 0;
-        for source in &plan.sources {
-            let Source::Mqtt(options) = &source.kind else { continue };
-            let status = Arc::new(SourceStatus::default());
-            self.sources.push((source.name.clone(), status.clone()));
-            for number in 0..options.connections {
-                let connection = MqttSource {
-                    name: source.name.as_str().into(),
-                    producer,
-                    client_id: options.client_id(&plan.name, &source.name, number),
-                    options: options.clone(),
-                    decoder: files::decoder(source)?,
-                    key: source.key_columns.clone(),
-                    lanes: plan.lanes,
-                    max_message: usize::try_from(source.max_message).unwrap_or(usize::MAX),
-                    max_future: source.watermark.max_future.0,
-                };
-                producer += 1;
-                self.source_tasks.push(tokio::spawn(ingest::mqtt::run(
-                    connection,
-                    journal.clone(),
-                    status.clone(),
-                    self.stop_sources.clone(),
-                )));
-            }
+        let mut statuses: BTreeMap<usize, Arc<SourceStatus>> = BTreeMap::new();
+        for (index, connection) in core::mqtt_sources(&self.plan)? {
+            let status = statuses.entry(index).or_default().clone();
+            self.source_tasks.push(tokio::spawn(ingest::mqtt::run(connection, journal.clone(), status, self.stop_sources.clone())));
         }
+        self.sources.extend(statuses.into_iter().map(|(index, status)| (self.plan.sources[index].name.clone(), status)));
         Ok(())
     }
 
@@ -241,21 +203,25 @@ impl Instance {
     }
 
     fn start_lane(&mut self, made: Made, feed: Feed, journal: Option<JournalLane>) {
-        let (commands, receive) = mpsc::channel(DELIVERIES);
-        let status = Arc::new(LaneStatus::new(made.record));
         self.live.add(made.live.clone());
         self.cold.add_lane(made.name.clone(), made.chain.clone());
-        let flush = !matches!(&feed, Feed::Files { source, .. } if keeps_windows(&self.plan.sources[*source]));
-        self.lanes.push(Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush });
-        let driver = Driver { lane: made.lane, feed, journal, commands: receive, shared: self.shared.clone(), live: made.live, status };
+        let (handle, driver) = core::wire(&self.plan, &self.shared, made, feed, journal);
+        self.lanes.push(handle);
         self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
     }
 
     fn start_moves(&self, hurry: &Arc<AtomicBool>, counts: &Arc<MoveCounts>, stop: CancellationToken) -> JoinHandle<()> {
-        let tables = moves::moving(&self.plan, &self.cold, &self.shared.warm, self.incarnation);
+        let tables = moves::moving(&self.plan, &self.shared.world, &self.moving_to(), &self.shared.warm, self.incarnation);
         let views = Arc::new(self.live.clone());
-        let moves = Moves { tables, lanes: self.lanes.clone(), counts: counts.clone(), hurry: hurry.clone(), views };
+        let world = self.shared.world.clone();
+        let moves = Moves { world, tables, lanes: self.lanes.clone(), counts: counts.clone(), hurry: hurry.clone(), views };
         tokio::spawn(moves.run(stop))
+    }
+
+    /// The cold tables by name, as the mover sees them.
+    fn moving_to(&self) -> BTreeMap<String, Arc<dyn ColdTable>> {
+        let named = self.plan.tables.iter().filter_map(|t| Some((t.name.clone(), self.cold.table(&t.name)?.clone())));
+        named.map(|(name, cold)| (name, Arc::new(cold) as Arc<dyn ColdTable>)).collect()
     }
 
     fn engine(&self) -> Result<Engine> {
@@ -390,11 +356,6 @@ impl Instance {
         }
         outcome
     }
-}
-
-/// Whether a file source's windows stay open for a later run.
-fn keeps_windows(source: &PlannedSource) -> bool {
-    matches!(&source.kind, Source::File(options) if options.on_end == ingest::file::OnEnd::Keep)
 }
 
 /// Bounds of queries as a plan says.

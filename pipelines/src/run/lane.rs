@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::epoch::{Chain, Change, Names, Record, Segment, StateChange, Whole};
 use storage::state::StateSave;
+use world::{Bug, planted};
 
 /// Epochs close when this much lies in them, whatever their age: memory holds two of them.
 const EPOCH_BYTES: usize = 64 << 20;
@@ -156,7 +157,7 @@ impl Lane {
     /// A lane that goes on from the record of its chain. The operators have loaded their state.
     pub(crate) fn new(mut parts: Parts) -> Result<Self> {
         let whole = parts.chain.whole();
-        let counters = whole.counters.clone();
+        let counters = if planted(Bug::CountersForgotten) { BTreeMap::new() } else { whole.counters.clone() };
         let positions = whole.positions.clone();
         water::restore(&mut parts.watermark, &whole.watermark)?;
         for node in &mut parts.graph.nodes {
@@ -463,7 +464,10 @@ impl Lane {
         let closing = self.closing.as_mut().expect("written follows a cut");
         let mut change = std::mem::take(&mut closing.change);
         change.state = written.state;
-        for (table, segment) in written.segments {
+        if planted(Bug::PositionsOfTheSeal) {
+            change.positions = self.positions.clone();
+        }
+        for (table, segment) in written.segments.into_iter().skip(usize::from(planted(Bug::SegmentNotNamed))) {
             let name = self.parts.tables[table].name.clone();
             change.tables.entry(name).or_default().added.push(segment);
         }

@@ -3,6 +3,7 @@
 use crate::run::lane::LaneTable;
 use flow::{EventTime, Span, WallTime};
 use storage::epoch::{Mark, Segment, TableState, Whole};
+use world::{Bug, planted};
 
 /// When the segments of a table may move to cold.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ pub(crate) fn candidates(table: &LaneTable, whole: &Whole, ages: Ages) -> Option
     let reached = if ages.ended { ages.now.0 } else { ages.watermark.0.min(ages.now.0) };
     let limit = reached.saturating_sub(policy.age.0);
     let closed = |time: i64| time.div_euclid(policy.partition.0).saturating_add(1).saturating_mul(policy.partition.0) <= limit;
-    let old = |s: &&Segment| s.mark.is_none() && s.epoch < ages.floor && closed(s.max_time);
+    let old = |s: &&Segment| s.mark.is_none() && (s.epoch < ages.floor || planted(Bug::HotSegmentsMarked)) && closed(s.max_time);
     let files: Vec<_> = state.segments.iter().filter(old).map(|s| s.file.clone()).collect();
     (!files.is_empty()).then(|| Mark { number: state.marked + 1, files })
 }

@@ -1,7 +1,6 @@
 //! Drives the moves from warm to cold: looks at what the lanes have marked, moves it, and tells the lanes.
 
 use crate::plan::Plan;
-use crate::run::clock::now;
 use crate::run::driver::Command;
 use crate::run::instance::Handle;
 use std::collections::BTreeMap;
@@ -9,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use storage::cold::{ColdTables, sweep};
+use storage::cold::ColdTable;
 use storage::mover::{Marked, Mover};
 use storage::view::Views;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use world::World;
 
 /// How often the mover looks for marks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -29,6 +28,7 @@ pub(crate) struct MoveCounts {
 
 /// Everything the moves of a pipeline need.
 pub(crate) struct Moves {
+    pub(crate) world: World,
     pub(crate) tables: Vec<MovingTable>,
     pub(crate) lanes: Vec<Handle>,
     pub(crate) counts: Arc<MoveCounts>,
@@ -42,18 +42,33 @@ pub(crate) struct MovingTable {
     number: usize,
     mover: Mover,
     every: Duration,
-    last: Option<Instant>,
+    last: Option<Duration>,
     wait: Duration,
     /// What crashed moves of earlier processes left has been taken away.
     swept: bool,
 }
 
 /// The tables of a plan that have a cold tier.
-pub(crate) fn moving(plan: &Plan, cold: &ColdTables, warm: &std::path::Path, incarnation: u64) -> Vec<MovingTable> {
+pub(crate) fn moving(
+    plan: &Plan,
+    world: &World,
+    cold: &BTreeMap<String, Arc<dyn ColdTable>>,
+    warm: &std::path::Path,
+    incarnation: u64,
+) -> Vec<MovingTable> {
     let moving = |(number, table): (usize, &crate::plan::PlannedTable)| {
-        let (options, cold) = (table.options.cold.as_ref()?, cold.table(&table.name)?.clone());
+        let (options, cold) = (table.options.cold.as_ref()?, cold.get(&table.name)?.clone());
         let warm: PathBuf = warm.join(&table.name);
-        let mover = Mover { pipeline: plan.name.clone(), table: table.name.clone(), key: table.key.clone(), cold, warm, incarnation };
+        let mover = Mover {
+            pipeline: plan.name.clone(),
+            table: table.name.clone(),
+            key: table.key.clone(),
+            cold,
+            disk: world.disk.clone(),
+            warm,
+            incarnation,
+            passes: AtomicU64::new(0),
+        };
         Some(MovingTable { number, mover, every: options.commit_every, last: None, wait: BACKOFF.0, swept: false })
     };
     plan.tables.iter().enumerate().filter_map(moving).collect()
@@ -66,7 +81,7 @@ impl MovingTable {
             return;
         }
         let mover = &self.mover;
-        match sweep(&mover.cold, mover.incarnation, lanes).await {
+        match mover.cold.sweep(mover.incarnation, lanes).await {
             Ok(0) => {}
             Ok(files) => tracing::info!(table = mover.table, files, "removed files of moves that an earlier process left"),
             Err(error) => tracing::warn!(table = mover.table, %error, "files of moves that an earlier process left stay"),
@@ -84,8 +99,9 @@ impl Moves {
                 }
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = self.world.sleep(LOOK) => {}
             }
         }
     }
@@ -94,7 +110,7 @@ impl Moves {
         let table = &self.tables[index];
         let every = if self.hurry.load(Ordering::Relaxed) { LOOK } else { table.every };
         let every = if table.wait > BACKOFF.0 { table.wait } else { every };
-        table.last.is_none_or(|last| last.elapsed() >= every)
+        table.last.is_none_or(|last| self.world.elapsed().saturating_sub(last) >= every)
     }
 
     async fn pass(&mut self, index: usize) {
@@ -108,8 +124,8 @@ impl Moves {
         if marks.is_empty() {
             return;
         }
-        table.last = Some(Instant::now());
-        match table.mover.pass(&marks, now().0 / 1_000).await {
+        table.last = Some(self.world.elapsed());
+        match table.mover.pass(&marks, self.world.now().0 / 1_000).await {
             Ok(moved) => {
                 table.wait = BACKOFF.0;
                 self.counts.committed.fetch_add(1, Ordering::Relaxed);

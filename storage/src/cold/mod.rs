@@ -11,6 +11,7 @@
 //! Not here yet: object stores other than local disk, optimize and vacuum, retention.
 
 mod files;
+mod seam;
 mod store;
 mod sweep;
 mod table;
@@ -18,7 +19,8 @@ mod types;
 mod views;
 
 pub use files::{MoveFile, write_files};
+pub use seam::{ColdTable, ColdVersion};
 pub use store::DurableFs;
-pub use sweep::{move_name, sweep};
+pub use sweep::{is_abandoned, move_name};
 pub use table::{Cold, Snapshot, transaction};
 pub use views::ColdTables;

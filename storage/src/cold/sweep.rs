@@ -12,34 +12,34 @@ pub fn move_name(incarnation: u64, first_lane: &str, number: u64) -> String {
     format!("{incarnation:016x}-{:016x}-{number}", xxh3_64(first_lane.as_bytes()))
 }
 
-/// Deletes files of other incarnations that the newest version does not name and whose lane has reached their move number in it:
-/// a commit that names them would be refused. `lanes`: the highest move number in the table, by lane. Returns how many went.
-pub async fn sweep(cold: &Cold, incarnation: u64, lanes: &BTreeMap<String, u64>) -> Result<usize> {
+/// Whether a file of this name, which the newest version does not name, is of another process and of a move that its lane has behind it
+/// there: a commit that names it would be refused. False for names that are not ours. `lanes`: the highest move number in that version.
+#[must_use]
+pub fn is_abandoned(name: &str, incarnation: u64, lanes: &BTreeMap<String, u64>) -> bool {
+    let mut words = name.split('-').map(|word| word.split('.').next().unwrap_or_default());
+    let mut parse = || {
+        let of = u64::from_str_radix(words.next()?, 16).ok()?;
+        let lane = u64::from_str_radix(words.next()?, 16).ok()?;
+        let number: u64 = words.next()?.parse().ok()?;
+        let (_, reached) = lanes.iter().find(|(name, _)| xxh3_64(name.as_bytes()) == lane)?;
+        Some(of != incarnation && *reached >= number)
+    };
+    parse().unwrap_or(false)
+}
+
+/// Deletes the abandoned files of a table; see `ColdTable::sweep`.
+pub(super) async fn sweep(cold: &Cold, incarnation: u64, lanes: &BTreeMap<String, u64>) -> Result<usize> {
     let Some(snapshot) = cold.snapshot().await? else { return Ok(0) };
     let named: HashSet<PathBuf> = snapshot.files()?.into_iter().map(|path| cold.root().join(path)).collect();
-    let reached: BTreeMap<u64, u64> = lanes.iter().map(|(lane, number)| (xxh3_64(lane.as_bytes()), *number)).collect();
-    let ours = format!("{incarnation:016x}-");
     let mut gone = 0;
     for path in parquet_files(cold.root())? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(&ours) || named.contains(&path) || !is_over(name, &reached) {
-            continue;
+        if !named.contains(&path) && is_abandoned(name, incarnation, lanes) {
+            std::fs::remove_file(&path).map_err(|e| Error::retry(format!("deleting {}", path.display()), e))?;
+            gone += 1;
         }
-        std::fs::remove_file(&path).map_err(|e| Error::retry(format!("deleting {}", path.display()), e))?;
-        gone += 1;
     }
     Ok(gone)
-}
-
-/// Whether the move of a file of this name is behind what its lane has in the table. False for names that are not ours.
-fn is_over(name: &str, reached: &BTreeMap<u64, u64>) -> bool {
-    let parse = || {
-        let mut words = name.strip_suffix(".parquet")?.split('-').skip(1);
-        let lane = u64::from_str_radix(words.next()?, 16).ok()?;
-        let number: u64 = words.next()?.parse().ok()?;
-        Some(*reached.get(&lane)? >= number)
-    };
-    parse().unwrap_or(false)
 }
 
 fn parquet_files(root: &Path) -> Result<Vec<PathBuf>> {
@@ -55,12 +55,14 @@ mod tests {
 
     #[test]
     fn only_files_of_moves_that_are_over_go() {
-        let reached = [(xxh3_64(b"j/0"), 3)].into();
-        let name = |lane, number| format!("{}-0.parquet", move_name(7, lane, number));
-        assert!(is_over(&name("j/0", 3), &reached));
-        assert!(!is_over(&name("j/0", 4), &reached), "its move may still be committed");
-        assert!(!is_over(&name("j/1", 1), &reached), "nothing is known of its lane");
-        assert!(!is_over("part-00000-a.parquet", &reached), "not ours");
+        let lanes = [("j/0".to_owned(), 3)].into();
+        let is_abandoned =
+            |incarnation, lane, number| is_abandoned(&format!("{}-0-0.parquet", move_name(incarnation, lane, number)), 7, &lanes);
+        assert!(is_abandoned(6, "j/0", 3));
+        assert!(!is_abandoned(7, "j/0", 3), "ours");
+        assert!(!is_abandoned(6, "j/0", 4), "its move may still be committed");
+        assert!(!is_abandoned(6, "j/1", 1), "nothing is known of its lane");
+        assert!(!super::is_abandoned("part-00000-a.parquet", 7, &lanes), "of another writer");
     }
 
     #[tokio::test]

@@ -1,9 +1,12 @@
 //! The Delta table of one table: made when first needed, read by snapshot, changed by one commit a move.
 
-use super::files::MoveFile;
-use super::store::DurableFs;
+use super::files::{MoveFile, write_files};
+use super::seam::{ColdTable, ColdVersion};
+use super::store::{DurableFs, sync_directories};
+use super::sweep::sweep;
 use super::types::stored_type;
 use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, DataType as Delta, PrimitiveType, StructField, Transaction};
@@ -141,6 +144,52 @@ impl Snapshot {
     #[must_use]
     pub fn version(&self) -> Option<u64> {
         self.table.version()
+    }
+}
+
+/// A version with the table that it is of.
+struct Version(Cold, Snapshot);
+
+#[async_trait]
+impl ColdTable for Cold {
+    async fn newest(&self) -> Result<Box<dyn ColdVersion>> {
+        let snapshot = self.snapshot_or_create().await?;
+        // A commit whose put failed after the link is seen, and not yet on disk.
+        let log = self.root.join("_delta_log");
+        sync_directories(&log).map_err(|e| Error::retry(format!("fsync of {}", log.display()), e))?;
+        Ok(Box::new(Version(self.clone(), snapshot)))
+    }
+
+    async fn write(&self, segments: &[PathBuf], key: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+        write_files(self, segments, key, name, now_ms).await
+    }
+
+    fn discard(&self, files: &[MoveFile]) {
+        for file in files {
+            let at = self.root.join(&file.path);
+            if let Err(error) = std::fs::remove_file(&at) {
+                tracing::warn!(file = %at.display(), %error, "a file of a move that was given up stays");
+            }
+        }
+    }
+
+    async fn sweep(&self, incarnation: u64, lanes: &BTreeMap<String, u64>) -> Result<usize> {
+        sweep(self, incarnation, lanes).await
+    }
+}
+
+#[async_trait]
+impl ColdVersion for Version {
+    fn number(&self) -> u64 {
+        self.1.version().unwrap_or_default()
+    }
+
+    async fn moved(&self, app: &str) -> Result<u64> {
+        self.1.transaction(app).await
+    }
+
+    async fn commit(&self, files: &[MoveFile], transactions: &BTreeMap<String, u64>) -> Result<()> {
+        self.0.commit(&self.1, files, transactions).await
     }
 }
 

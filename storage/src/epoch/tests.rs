@@ -218,7 +218,7 @@ fn clean_up_after_a_claim_keeps_what_records_name() {
         std::fs::write(warm.join(file), b"x").unwrap();
     }
     let state = dir.path().join("state");
-    let deleted = clean_files(&store, "j/0", ours.header().generation, &[&dir.path().join("warm"), &state]).unwrap();
+    let deleted = clean_files(&world::LocalDisk, &store, "j/0", ours.header().generation, &[&dir.path().join("warm"), &state]).unwrap();
     assert_eq!(deleted, [orphan, unfinished]);
     let left = [kept, new, other].iter().all(|f| warm.join(f).exists());
     assert!(left);

@@ -26,7 +26,7 @@ proptest! {
     #[test]
     fn what_is_loaded_equals_a_naive_map(saves in prop::collection::vec(prop::collection::vec((0u8..2, 0u8..3, prop::option::weighted(0.8, 0i64..100)), 0..5), 1..80)) {
         let dir = tempfile::tempdir().unwrap();
-        let store = StateStore::open(dir.path()).unwrap();
+        let store = StateStore::open(world::local_disk(), dir.path()).unwrap();
         let (mut naive, mut files) = (BTreeMap::<(u8, String), Vec<i64>>::new(), Vec::new());
         for (number, actions) in saves.iter().enumerate() {
             let mut save = StateSave::default();
@@ -54,7 +54,7 @@ proptest! {
 #[test]
 fn a_damaged_part_is_told_with_file_and_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let store = StateStore::open(dir.path()).unwrap();
+    let store = StateStore::open(world::local_disk(), dir.path()).unwrap();
     let mut save = StateSave::default();
     save.operator("o").append("p", rows(&[1, 2]));
     let file = store.finish(save, &[], &mut Names::new("l", 1, 2)).unwrap().added.unwrap();

@@ -1,0 +1,244 @@
+//! The durable part of a pipeline, without threads and sockets: the journal, its lanes, and the moves to cold.
+//!
+//! Everything here is given its disk, clock and threads as a [`World`]. [`crate::run::run`] puts it on the threads of a process and connects
+//! brokers, queries and metrics; a simulation polls the same futures in an order of its own, over a disk of its own.
+
+use crate::plan::Plan;
+use crate::run::build::{self, Folders, Made};
+use crate::run::driver::{Command, Driver, JournalLane, Shared};
+use crate::run::feed::Feed;
+use crate::run::files;
+use crate::run::instance::Handle;
+use crate::run::moves::{self, MoveCounts, Moves};
+use crate::run::status::LaneStatus;
+use crate::spec::Source;
+use flow::{Error, Offset, Remedy, Result};
+use ingest::journal::{Journal, JournalHandle};
+use ingest::lock::DirectoryLock;
+use ingest::mqtt::MqttSource;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use storage::cold::ColdTable;
+use storage::view::Live;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use world::World;
+
+/// Deliveries that may wait for a lane: each is a group commit of the journal.
+pub(crate) const DELIVERIES: usize = 64;
+
+/// Something that goes on beside others until the process ends.
+pub type Task = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// A journal that is open, and its claimed lanes with their logs.
+pub(crate) struct JournalLanes {
+    pub(crate) journal: Journal,
+    pub(crate) writing: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub(crate) lanes: Vec<(Made, Feed, JournalLane)>,
+}
+
+/// Opens the journal and claims its lanes: of a journal that is there first the lanes, since their records tell where to begin.
+pub(crate) fn open_journal(plan: &Plan, shared: &Shared, incarnation: u64) -> Result<JournalLanes> {
+    let (lanes, world) = (plan.lanes, &shared.world);
+    let folder = Folders::of(&plan.data_dir).journal;
+    let watermark = build::journal_watermark(plan);
+    let make = |id: &str, n: u32| build::make(plan, shared, &format!("{id}/{n}"), &watermark, incarnation, "local");
+    let mut made = match Journal::peek_on(world, &folder)? {
+        Some(id) => (0..lanes).map(|n| make(&id, n)).collect::<Result<Vec<_>>>()?,
+        None => vec![],
+    };
+    let from = |made: &Made| made.positions.0.first().map_or(Offset(0), |p| p.next);
+    let from: Vec<Offset> = if made.is_empty() { vec![Offset(0); lanes as usize] } else { made.iter().map(from).collect() };
+    let (send, receive): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
+    let (journal, writing) = Journal::prepare(world, &folder, &plan.journal, lanes, &from, send)?;
+    let handle = journal.handle();
+    let id = handle.id();
+    if made.is_empty() {
+        made = (0..lanes).map(|n| make(&id, n)).collect::<Result<_>>()?;
+    }
+    let numbers: HashMap<Arc<str>, usize> = plan.sources.iter().enumerate().map(|(i, s)| (s.name.as_str().into(), i)).collect();
+    let sealed: Arc<Vec<AtomicU64>> = Arc::new(from.iter().map(|o| AtomicU64::new(o.0)).collect());
+    let wired = (0..lanes).zip(made).zip(receive).map(|((number, made), deliveries)| {
+        let feed = Feed::Journal { id: id.clone(), sources: numbers.clone(), deliveries };
+        (made, feed, JournalLane { number, handle: handle.clone(), sealed: sealed.clone() })
+    });
+    let lanes = wired.collect();
+    Ok(JournalLanes { journal, writing: Box::pin(writing), lanes })
+}
+
+/// A lane's shell and the way to it.
+pub(crate) fn wire(plan: &Plan, shared: &Arc<Shared>, made: Made, feed: Feed, journal: Option<JournalLane>) -> (Handle, Driver) {
+    let (commands, receive) = mpsc::channel(DELIVERIES);
+    let status = Arc::new(LaneStatus::new(made.record));
+    let flush = !matches!(&feed, Feed::Files { source, .. } if keeps_windows(&plan.sources[*source].kind));
+    let handle = Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush };
+    (handle, Driver { lane: made.lane, feed, journal, commands: receive, shared: shared.clone(), live: made.live, status })
+}
+
+/// The connections of the MQTT sources, numbered as producers of the journal, each with its source's number.
+pub(crate) fn mqtt_sources(plan: &Plan) -> Result<Vec<(usize, MqttSource)>> {
+    let mut connections = vec![];
+    for (index, source) in plan.sources.iter().enumerate() {
+        let Source::Mqtt(options) = &source.kind else { continue };
+        for number in 0..options.connections {
+            let connection = MqttSource {
+                name: source.name.as_str().into(),
+                producer: connections.len() as u32,
+                client_id: options.client_id(&plan.name, &source.name, number),
+                options: options.clone(),
+                decoder: files::decoder(source)?,
+                key: source.key_columns.clone(),
+                lanes: plan.lanes,
+                max_message: usize::try_from(source.max_message).unwrap_or(usize::MAX),
+                max_future: source.watermark.max_future.0,
+            };
+            connections.push((index, connection));
+        }
+    }
+    Ok(connections)
+}
+
+/// Whether a file source's windows stay open for a later run.
+fn keeps_windows(source: &Source) -> bool {
+    matches!(source, Source::File(options) if options.on_end == ingest::file::OnEnd::Keep)
+}
+
+/// A pipeline of journaled sources in a world that its caller owns.
+pub struct Core {
+    journal: Journal,
+    lanes: Vec<Handle>,
+    live: Live,
+    sources: Vec<MqttSource>,
+    hurry: Arc<AtomicBool>,
+    warm: PathBuf,
+    _lock: DirectoryLock,
+}
+
+/// What a lane has counted and where it stands.
+#[derive(Clone, Debug)]
+pub struct LaneFigures {
+    /// The lane's name.
+    pub lane: flow::Lane,
+    /// The application's name for its moves, by which a cold table knows them.
+    pub chain: String,
+    /// Number of its newest sealed record.
+    pub epoch: u64,
+    /// Its watermark.
+    pub watermark: flow::EventTime,
+    /// Readings that no count explains.
+    pub unaccounted: u64,
+    /// All counts, by component and word.
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl Core {
+    /// Opens a pipeline as a start of the process does, and gives the tasks that do its work. `cold` has its cold tables by name.
+    pub fn open(
+        plan: &Plan,
+        world: &World,
+        cold: &BTreeMap<String, Arc<dyn ColdTable>>,
+        incarnation: u64,
+        stop: CancellationToken,
+    ) -> Result<(Self, Vec<(String, Task)>)> {
+        let lock = DirectoryLock::take(&*world.disk, &plan.data_dir)?;
+        let shared = Arc::new(build::shared(plan, world)?);
+        let JournalLanes { journal, writing, lanes: opened } = open_journal(plan, &shared, incarnation)?;
+        let (live, mut lanes) = (Live::default(), vec![]);
+        let of_it = journal.handle();
+        let mut tasks: Vec<(String, Task)> = vec![(
+            "journal".into(),
+            Box::pin(async move {
+                writing.await;
+                Err(Error::new(Remedy::Stop, format!("the journal has ended: {}", of_it.failed().as_deref().unwrap_or("it was closed"))))
+            }),
+        )];
+        for (made, feed, of_journal) in opened {
+            live.add(made.live.clone());
+            let number = of_journal.number;
+            let (handle, driver) = wire(plan, &shared, made, feed, Some(of_journal));
+            lanes.push(handle);
+            tasks.push((format!("lane {number}"), Box::pin(driver.run())));
+        }
+        let hurry = Arc::new(AtomicBool::new(false));
+        let moves = Moves {
+            world: world.clone(),
+            tables: moves::moving(plan, world, cold, &shared.warm, incarnation),
+            lanes: lanes.clone(),
+            counts: Arc::new(MoveCounts::default()),
+            hurry: hurry.clone(),
+            views: Arc::new(live.clone()),
+        };
+        tasks.push((
+            "mover".into(),
+            Box::pin(async move {
+                moves.run(stop).await;
+                Ok(())
+            }),
+        ));
+        let sources = mqtt_sources(plan)?.into_iter().map(|(_, source)| source).collect();
+        let warm = shared.warm.clone();
+        Ok((Self { journal, lanes, live, sources, hurry, warm, _lock: lock }, tasks))
+    }
+
+    /// The connections of the MQTT sources; once.
+    pub fn take_sources(&mut self) -> Vec<MqttSource> {
+        std::mem::take(&mut self.sources)
+    }
+
+    /// The way to the journal.
+    #[must_use]
+    pub fn journal(&self) -> JournalHandle {
+        self.journal.handle()
+    }
+
+    /// The lanes as queries see them.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The folder of the warm segments.
+    #[must_use]
+    pub fn warm(&self) -> &PathBuf {
+        &self.warm
+    }
+
+    /// What every lane shows.
+    #[must_use]
+    pub fn figures(&self) -> Vec<LaneFigures> {
+        let figures = |handle: &Handle| {
+            let facts = handle.status.get();
+            LaneFigures {
+                lane: handle.lane.clone(),
+                chain: handle.chain.clone(),
+                epoch: facts.epoch,
+                watermark: facts.watermark,
+                unaccounted: facts.unaccounted,
+                counters: facts.counters,
+            }
+        };
+        self.lanes.iter().map(figures).collect()
+    }
+
+    /// Closes all windows, seals all epochs and moves all that may move; resolves when that is done. The sources must have stopped.
+    pub fn end(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.hurry.store(true, Ordering::Relaxed);
+        let lanes = self.lanes.clone();
+        async move {
+            let mut told = vec![];
+            for lane in &lanes {
+                let (tell, answer) = oneshot::channel();
+                // A lane that has ended says why itself.
+                let _ = lane.commands.send(Command::End { flush: lane.flush, tell }).await;
+                told.push(answer);
+            }
+            for answer in told {
+                let _ = answer.await;
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! A cold table in the manner of Delta: files that nobody sees, and a log whose entries are created if absent, each one version.
+
+use crate::clockwork::Sim;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use flow::{Error, Lane, Result};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use storage::cold::{ColdTable, ColdVersion, MoveFile, is_abandoned, transaction};
+use storage::durable::{create_dir_all, write_new};
+use storage::view::{ColdView, ColdViews};
+use world::{Disk, World};
+
+/// A simulated cold table of one process.
+#[derive(Clone)]
+pub(crate) struct SimCold {
+    pub(crate) sim: Arc<Sim>,
+    pub(crate) world: World,
+    pub(crate) root: PathBuf,
+}
+
+impl fmt::Debug for SimCold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the cold table {}", self.root.display())
+    }
+}
+
+/// One version: what its log says up to here.
+#[derive(Clone)]
+pub(crate) struct SimVersion {
+    table: SimCold,
+    number: u64,
+    moved: BTreeMap<String, u64>,
+    files: Vec<String>,
+}
+
+impl SimCold {
+    fn log(&self) -> PathBuf {
+        self.root.join("_log")
+    }
+
+    async fn trouble(&self, what: &str) -> Result<()> {
+        let wait = self.sim.below(30_000);
+        self.world.sleep(Duration::from_micros(wait)).await;
+        if self.sim.fault(self.sim.faults.cold_error) {
+            self.sim.note(|| format!("503 on {what}"));
+            return Err(Error::new(flow::Remedy::Retry, format!("503 on {what}")));
+        }
+        Ok(())
+    }
+
+    /// The newest version, as far as the log is seen.
+    pub(crate) fn read(&self, disk: &dyn Disk) -> io::Result<SimVersion> {
+        let mut version = SimVersion { table: self.clone(), number: 0, moved: BTreeMap::new(), files: vec![] };
+        let mut names: Vec<PathBuf> = match disk.list(&self.log()) {
+            Ok(entries) => entries.into_iter().map(|e| e.path).filter(|p| p.extension().is_some_and(|e| e == "json")).collect(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(version),
+            Err(e) => return Err(e),
+        };
+        names.sort();
+        for name in names {
+            let entry: (u64, BTreeMap<String, u64>, Vec<String>) =
+                serde_json::from_slice(&steady(disk, &name)?).map_err(io::Error::other)?;
+            if entry.0 != version.number + 1 {
+                return Err(io::Error::other(format!("version {} follows {}", entry.0, version.number)));
+            }
+            version.number = entry.0;
+            version.moved.extend(entry.1);
+            version.files.extend(entry.2);
+        }
+        Ok(version)
+    }
+}
+
+#[async_trait]
+impl ColdTable for SimCold {
+    async fn newest(&self) -> Result<Box<dyn ColdVersion>> {
+        self.trouble("reading the log").await?;
+        let failed = |e| Error::retry("reading the log", e);
+        create_dir_all(&*self.world.disk, &self.log()).map_err(failed)?;
+        let version = self.read(&*self.world.disk).map_err(failed)?;
+        self.world.disk.sync_dir(&self.log()).map_err(failed)?;
+        Ok(Box::new(version))
+    }
+
+    async fn write(&self, segments: &[PathBuf], _: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+        self.trouble("a put").await?;
+        let failed = |e| Error::retry("writing a file of a move", e);
+        let mut batches = vec![];
+        for segment in segments {
+            let bytes = steady(&*self.world.disk, segment).map_err(failed)?;
+            batches.extend(decode(bytes).map_err(failed)?);
+        }
+        let rows: u64 = batches.iter().map(|b| b.num_rows() as u64).sum();
+        let mut bytes = vec![];
+        let mut writer = ArrowWriter::try_new(&mut bytes, batches[0].schema(), None).map_err(|e| failed(io::Error::other(e)))?;
+        batches.iter().try_for_each(|b| writer.write(b)).map_err(|e| failed(io::Error::other(e)))?;
+        writer.close().map_err(|e| failed(io::Error::other(e)))?;
+        let path = format!("{name}-0.parquet");
+        write_new(&*self.world.disk, &self.root.join(&path), &bytes).map_err(failed)?;
+        Ok(vec![MoveFile { path, day: String::new(), rows, bytes: bytes.len() as u64, min_time: 0, max_time: 0, written_ms: now_ms }])
+    }
+
+    fn discard(&self, files: &[MoveFile]) {
+        for file in files {
+            // What cannot be deleted is only space.
+            let _ = self.world.disk.remove(&self.root.join(&file.path));
+        }
+    }
+
+    async fn sweep(&self, incarnation: u64, lanes: &BTreeMap<String, u64>) -> Result<usize> {
+        self.trouble("a list").await?;
+        let failed = |e| Error::retry("sweeping the cold table", e);
+        let named = self.read(&*self.world.disk).map_err(failed)?.files;
+        let mut gone = 0;
+        for entry in self.world.disk.list(&self.root).map_err(failed)? {
+            let name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !named.contains(&name) && is_abandoned(&name, incarnation, lanes) {
+                self.world.disk.remove(&entry.path).map_err(failed)?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+#[async_trait]
+impl ColdVersion for SimVersion {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    async fn moved(&self, app: &str) -> Result<u64> {
+        Ok(self.moved.get(app).copied().unwrap_or(0))
+    }
+
+    async fn commit(&self, files: &[MoveFile], transactions: &BTreeMap<String, u64>) -> Result<()> {
+        self.table.trouble("a commit").await?;
+        let paths: Vec<&str> = files.iter().map(|f| f.path.as_str()).collect();
+        let bytes = serde_json::to_vec(&(self.number + 1, transactions, paths)).unwrap();
+        let path = self.table.log().join(format!("{:020}.json", self.number + 1));
+        let disk = self.table.world.disk.clone();
+        let sim = &self.table.sim;
+        if sim.fault(sim.faults.late_commit) {
+            sim.event("late commit");
+            self.table.world.threads.start(Box::new(move || _ = write_new(&*disk, &path, &bytes)));
+            return Err(Error::new(flow::Remedy::Retry, "the commit timed out"));
+        }
+        write_new(&*disk, &path, &bytes).map_err(|e| Error::retry("the commit", e))
+    }
+}
+
+/// A file's bytes as two reads agree on them: neither this log nor a Parquet file has checksums, and bits that flip there are not the
+/// product's to find.
+fn steady(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let mut before = world::read(disk, path)?;
+    loop {
+        let again = world::read(disk, path)?;
+        if again == before {
+            return Ok(again);
+        }
+        before = again;
+    }
+}
+
+/// Rows of a Parquet file.
+pub(crate) fn decode(bytes: Vec<u8>) -> io::Result<Vec<RecordBatch>> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).and_then(|b| b.build()).map_err(io::Error::other)?;
+    reader.collect::<std::result::Result<_, _>>().map_err(io::Error::other)
+}
+
+/// The cold tables as a view sees them.
+pub(crate) struct SimColdViews {
+    pub(crate) pipeline: String,
+    pub(crate) tables: BTreeMap<String, SimCold>,
+    /// Lanes with their chains.
+    pub(crate) lanes: Vec<(Lane, String)>,
+    /// Versions that were read before: a view may take one that is not the newest.
+    pub(crate) recent: Mutex<BTreeMap<String, SimVersion>>,
+}
+
+#[async_trait]
+impl ColdViews for SimColdViews {
+    async fn cold(&self, table: &str, refresh: bool) -> Result<Option<ColdView>> {
+        let Some(cold) = self.tables.get(table) else { return Ok(None) };
+        let known = self.recent.lock().unwrap().get(table).filter(|_| !refresh).cloned();
+        let version = match known {
+            Some(version) => version,
+            None => cold.read(&*cold.world.disk).map_err(|e| Error::retry("reading a cold table", e))?,
+        };
+        self.recent.lock().unwrap().insert(table.to_owned(), version.clone());
+        let t = |(lane, chain): &(Lane, String)| {
+            let app = transaction(&self.pipeline, table, &lane.0, chain);
+            (lane.clone(), version.moved.get(&app).copied().unwrap_or(0))
+        };
+        let moved = self.lanes.iter().map(t).collect();
+        Ok(Some(ColdView { provider: Arc::new(Files { root: cold.root.clone(), files: version.files }), moved }))
+    }
+}
+
+/// The files of a version, carried by a view. The oracle reads them itself.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) root: PathBuf,
+    pub(crate) files: Vec<String>,
+}
+
+#[async_trait]
+impl TableProvider for Files {
+    fn schema(&self) -> SchemaRef {
+        Arc::new(arrow::datatypes::Schema::empty())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        _: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        datafusion::error::Result::Err(datafusion::error::DataFusionError::Internal("the oracle reads files itself".into()))
+    }
+}
+
+/// Paths of the cold files that a view shows.
+pub(crate) fn files_of(view: &ColdView) -> Vec<PathBuf> {
+    let provider: &dyn TableProvider = &*view.provider;
+    let any: &dyn Any = provider;
+    any.downcast_ref::<Files>().map(|f| f.files.iter().map(|name| Path::new(&f.root).join(name)).collect()).unwrap_or_default()
+}
