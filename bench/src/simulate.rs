@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rumqttc::v5::mqttbytes::{QoS, v5::Packet};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions};
 use tokio::time::Instant;
 use url::Url;
 
@@ -37,7 +36,7 @@ pub struct SimulateOptions {
 
 /// Publishes until the time is over or `stop` resolves, waits for the last PUBACK, and says what was sent.
 pub async fn simulate(options: &SimulateOptions, stop: impl Future<Output = ()>) -> Result<Truth> {
-    let (client, events) = AsyncClient::new(connection(&options.url)?, WAITING_REQUESTS);
+    let (client, events) = AsyncClient::builder(connection(&options.url)?).capacity(WAITING_REQUESTS).build();
     let acknowledged = Arc::new(AtomicU64::new(0));
     let network = tokio::spawn(run_network(events, Arc::clone(&acknowledged)));
     let truth = publish(options, &client, stop).await?;
@@ -55,8 +54,8 @@ fn connection(url: &str) -> Result<MqttOptions> {
         return Err(wrong("the scheme is not mqtt"));
     }
     let host = parsed.host_str().ok_or_else(|| wrong("no host"))?;
-    let mut options = MqttOptions::new(format!("tidegate-fleet-{}", std::process::id()), host, parsed.port().unwrap_or(1883));
-    options.set_keep_alive(Duration::from_secs(10)).set_clean_start(true);
+    let mut options = MqttOptions::new(format!("tidegate-fleet-{}", std::process::id()), (host, parsed.port().unwrap_or(1883)));
+    options.set_keep_alive(10).set_clean_start(true);
     Ok(options)
 }
 
@@ -81,7 +80,7 @@ async fn publish(options: &SimulateOptions, client: &AsyncClient, stop: impl Fut
 
 async fn send(client: &AsyncClient, start: Instant, message: &crate::Message) -> Result<()> {
     tokio::time::sleep_until(start + message.due).await;
-    let sent = client.publish(message.topic.as_str(), QoS::AtLeastOnce, false, message.payload.clone()).await;
+    let sent = client.publish(message.topic.as_str(), message.payload.clone(), PublishOptions::at_least_once()).await;
     sent.map_err(|error| Error::Broker(error.to_string()))
 }
 

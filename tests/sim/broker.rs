@@ -213,12 +213,8 @@ impl Broker {
         let most = self.sim.faults.receive_maximum as usize;
         let mut state = self.state();
         let session = &mut state.sessions[number];
-        let received = |message: &Message, dup, packet| Received {
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            dup,
-            packet: Some(packet),
-        };
+        let received =
+            |message: &Message, dup, packet| Received::new(message.topic.clone(), message.payload.clone(), dup, Some(packet), None);
         if let Some((packet, message, sent)) = session.in_flight.iter_mut().find(|(_, _, sent)| !*sent) {
             *sent = true;
             return Some(received(message, true, *packet));

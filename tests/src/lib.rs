@@ -1,9 +1,10 @@
-//! What the tests of the whole share: the `tidegate` binary as a process, a real Mosquitto, a publisher, Python, and the comparison
-//! of two tables.
+//! What the tests share: the `tidegate` binary as a process, a real Mosquitto, a broker that misbehaves on request, a publisher,
+//! Python, and the comparison of two tables.
 //!
 //! These helpers serve tests alone, so they panic with a message instead of returning errors. A server that is missing is an error
 //! of the set-up (`tests/setup/install.sh`), not a reason to skip. Nothing outside 127.0.0.1 is contacted.
 
+mod broker;
 mod compare;
 mod mosquitto;
 mod publisher;
@@ -11,6 +12,7 @@ mod python;
 mod tidegate;
 mod wait;
 
+pub use broker::{Manners, Record, TestBroker};
 pub use compare::{assert_same, rows};
 pub use mosquitto::Mosquitto;
 pub use publisher::Publisher;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rumqttc::v5::mqttbytes::{QoS, v5::Packet};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions};
 
 /// A connection to a broker that keeps its order.
 pub struct Publisher {
@@ -15,9 +14,9 @@ pub struct Publisher {
 impl Publisher {
     /// A publisher to the broker on this loopback port; it connects with the first message.
     pub fn new(port: u16) -> Publisher {
-        let mut options = MqttOptions::new(format!("publisher-{port}"), "127.0.0.1", port);
-        options.set_keep_alive(Duration::from_secs(30)).set_max_packet_size(Some(16 << 20));
-        let (client, events) = AsyncClient::new(options, 100);
+        let mut options = MqttOptions::new(format!("publisher-{port}"), ("127.0.0.1", port));
+        options.set_keep_alive(30).set_max_packet_size(Some(16 << 20));
+        let (client, events) = AsyncClient::builder(options).capacity(100).build();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Publisher { runtime, client, events }
     }
@@ -27,7 +26,7 @@ impl Publisher {
         let (client, events) = (self.client.clone(), &mut self.events);
         let sending = async move {
             for (topic, payload) in messages {
-                client.publish(topic.as_str(), QoS::AtLeastOnce, false, payload.clone()).await.expect("the client takes a message");
+                client.publish(topic.as_str(), payload.clone(), PublishOptions::at_least_once()).await.expect("the client takes a message");
             }
         };
         let acknowledging = async move {

@@ -166,6 +166,11 @@ impl Batcher {
             }
             beside.push((trail::RAW, Arc::new(raw.finish()), true));
         }
+        if usable.iter().any(|(place, _)| messages[*place].trace.is_some()) {
+            let mut traces = StringViewBuilder::with_capacity(batch.len()).with_deduplicate_strings();
+            decoded.messages.iter().for_each(|row| traces.append_option(messages[usable[*row as usize].0].trace.as_deref()));
+            beside.push((trail::TRACE, Arc::new(traces.finish()), true));
+        }
         if beside.is_empty() {
             return Ok(batch);
         }

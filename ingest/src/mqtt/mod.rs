@@ -2,9 +2,10 @@
 //!
 //! Promises: a QoS 1 message is acknowledged after the fsync of all its rows, in order of receipt, so a crash loses none; what the
 //! broker then sends again is recognised and dropped. A message that cannot be used is a dead letter and is acknowledged too.
-//! Version 5, over TCP. Absent: TLS, websockets, QoS 2, MQTT 3.1.1.
+//! Versions 5 and 3.1.1, over TCP, TLS and websockets. A W3C `traceparent` among the user properties travels beside the rows. Absent: QoS 2.
 
 mod acks;
+mod address;
 mod batch;
 mod client;
 mod events;
@@ -12,10 +13,13 @@ mod options;
 mod redelivery;
 mod source;
 mod status;
+mod tls;
+mod wire;
 
 pub use acks::Acker;
 pub use events::{Event, Received};
-pub use options::{MqttOptions, Redelivery, Secret};
+pub use options::{MqttOptions, Redelivery, Secret, Version};
 pub use redelivery::publish_hash;
 pub use source::{MqttSource, Session, run};
 pub use status::SourceStatus;
+pub use tls::TlsOptions;

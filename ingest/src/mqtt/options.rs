@@ -1,16 +1,15 @@
 //! What a user says about an MQTT source, and what of it the client takes: `url`, `topics`, session, limits, name and password.
 //!
-//! Nothing is read from the environment or from files before `Secret::read`; the options hold names of secrets, never their values.
+//! Nothing is read from the environment or from files before `Secret::read` and `TlsOptions::read`; the options hold names of secrets,
+//! never their values.
 
+use super::address::Address;
+use super::tls::TlsOptions;
 use crate::decode::{OptionError, TopicPattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
-use url::Url;
-
-/// The port of MQTT without TLS (IANA).
-const PORT: u16 = 1883;
 
 /// The shortest keep-alive: below it a busy broker looks like an absent one.
 const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -22,8 +21,16 @@ const MOST_UNACKED: u16 = 1_000;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MqttOptions {
-    /// The broker: `mqtt://host:port`, port 1883 where none is given.
+    /// The broker: `mqtt://host:port` (port 1883 where none is given), `mqtts://` with TLS (8883), or a websocket as
+    /// `ws://host:port/path` (80) and `wss://` (443).
     pub url: String,
+    /// The protocol: 5, or 3.1.1 for brokers that know no newer one. 3.1.1 has no Receive Maximum and no session expiry: the broker's
+    /// own settings bound what is in flight and how long it keeps a session, and a lost client id shows only as a lost connection.
+    #[serde(default)]
+    pub version: Version,
+    /// Certificates, for `mqtts` and `wss`; by default those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsOptions>,
     /// Topic filters with `+` and `#`; `{name}` stands for one level and makes it a column. Every filter names the same columns.
     pub topics: Vec<String>,
     /// Client id, by default `tidegate-<pipeline>-<source>-<n>`. It names the session at the broker: keep it stable.
@@ -60,6 +67,18 @@ pub struct MqttOptions {
     pub redelivery: Redelivery,
 }
 
+/// A version of MQTT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Version {
+    /// MQTT 5.0.
+    #[default]
+    #[serde(rename = "5")]
+    V5,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+}
+
 /// Which messages may be redeliveries of ones we have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -86,8 +105,14 @@ pub struct Secret {
 impl MqttOptions {
     /// Looks for mistakes that need no broker; an error names the key.
     pub fn check(&self) -> Result<(), OptionError> {
-        self.address()?;
+        let address = self.address()?;
         self.patterns()?;
+        if let Some(tls) = &self.tls {
+            if !address.secure {
+                return Err(mistake("tls", format!("stands beside `{}`", self.url), Some("mqtts:// or wss:// ask for TLS")));
+            }
+            tls.check()?;
+        }
         if self.qos > 1 {
             return Err(mistake("qos", format!("{} is not offered", self.qos), Some("1 stores every message, with redeliveries undone")));
         }
@@ -139,21 +164,9 @@ impl MqttOptions {
         }
     }
 
-    /// Host and port of the broker.
-    pub(super) fn address(&self) -> Result<(String, u16), OptionError> {
-        let url = Url::parse(&self.url).map_err(|e| mistake("url", format!("`{}`: {e}", self.url), Some("mqtt://127.0.0.1:1883")))?;
-        if !matches!(url.scheme(), "mqtt" | "tcp") {
-            let hint = "mqtt://host:port; TLS and websockets are not offered yet";
-            return Err(mistake("url", format!("scheme `{}` is not known", url.scheme()), Some(hint)));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(mistake("url", "has a user name or password in it", Some("`username` and `password = { env = \"NAME\" }`")));
-        }
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err(mistake("url", format!("`{}` has something behind host and port", self.url), None));
-        }
-        let host = url.host_str().filter(|h| !h.is_empty()).ok_or_else(|| mistake("url", format!("`{}` has no host", self.url), None))?;
-        Ok((host.to_owned(), url.port().unwrap_or(PORT)))
+    /// Where the broker is.
+    pub(super) fn address(&self) -> Result<Address, OptionError> {
+        Address::parse(&self.url)
     }
 
     /// The filters to subscribe to.
@@ -184,7 +197,7 @@ impl Secret {
     }
 }
 
-fn mistake(path: &str, message: impl Into<String>, hint: Option<&str>) -> OptionError {
+pub(super) fn mistake(path: &str, message: impl Into<String>, hint: Option<&str>) -> OptionError {
     OptionError { path: path.into(), message: message.into(), hint: hint.map(Into::into) }
 }
 
@@ -239,7 +252,7 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let plain = options("");
         plain.check().unwrap();
-        assert_eq!(plain.address().unwrap(), ("127.0.0.1".into(), 1883));
+        assert_eq!((plain.version, plain.address().unwrap().port), (Version::V5, 1883));
         assert_eq!((plain.qos, plain.connections, plain.receive_maximum), (1, 1, 1_000));
         assert_eq!((plain.session_expiry, plain.keep_alive), (one_day(), one_minute()));
         assert_eq!(plain.client_id("line", "floor", 0), "tidegate-line-floor-0");
@@ -256,17 +269,9 @@ mod tests {
         assert_eq!(wrong("keep_alive = \"1s\""), "keep_alive");
         assert_eq!(wrong("password = { env = \"X\" }"), "password");
         assert_eq!(wrong("username = \"u\"\npassword = {}"), "password");
+        assert_eq!(wrong("tls = {}"), "tls", "without mqtts there is no TLS");
+        assert!(toml::from_str::<MqttOptions>("url = \"mqtt://h\"\ntopics = [\"#\"]\nversion = \"3.1\"").is_err());
         assert!(toml::from_str::<MqttOptions>("url = \"mqtt://h\"\ntopics = [\"#\"]\nqoss = 1").is_err());
-    }
-
-    #[test]
-    fn a_url_is_host_and_port_alone() {
-        let url = |u: &str| MqttOptions { url: u.into(), ..options("") }.address();
-        assert_eq!(url("mqtt://broker:99").unwrap(), ("broker".into(), 99));
-        assert_eq!(url("tcp://[::1]:99/").unwrap(), ("[::1]".into(), 99));
-        for broken in ["mqtts://h", "mqtt://u:p@h", "mqtt://h/x", "h:1883", ""] {
-            assert_eq!(url(broken).unwrap_err().path, "url", "{broken}");
-        }
     }
 
     #[test]

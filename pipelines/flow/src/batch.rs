@@ -29,6 +29,8 @@ pub mod trail {
     pub const OFFSET: &str = "offset";
     /// BinaryView, nullable: the message's bytes, kept for rows that may become dead letters.
     pub const RAW: &str = "raw";
+    /// Utf8View, nullable: the W3C `traceparent` that came with the row's message, where some message of the batch has one.
+    pub const TRACE: &str = "trace";
     /// Int64, microseconds: the lane's watermark when the row was taken. Present only where some row lies behind it.
     pub const WATERMARK: &str = "watermark";
 }

@@ -135,6 +135,8 @@ metrics! {
     SourceConnected Gauge Count "source_connected",
     /// Connections made anew, by source.
     SourceReconnects Counter Count "source_reconnects_total",
+    /// How often another client took our client id, by source; MQTT 3.1.1 does not tell.
+    SourceTakeovers Counter Count "source_takeovers_total",
     /// Messages received and not yet acknowledged, by source.
     SourceUnacked Gauge Count "source_unacked_messages",
     /// Bytes waiting in a queue.

@@ -103,6 +103,7 @@ impl Observer {
             count(Metric::ReceivedBytes, status.received_bytes.load(Relaxed));
             count(Metric::Redelivered, status.redelivered.load(Relaxed));
             count(Metric::SourceReconnects, status.reconnects.load(Relaxed));
+            count(Metric::SourceTakeovers, status.takeovers.load(Relaxed));
             gauge!(Metric::SourceConnected.name(), "component" => name.clone()).set(status.connected.load(Relaxed) as f64);
             gauge!(Metric::SourceUnacked.name(), "component" => name.clone()).set(status.unacked.load(Relaxed) as f64);
             in_flight += received.saturating_sub(status.logged.load(Relaxed) + status.rejected.load(Relaxed));

@@ -1,0 +1,144 @@
+//! Against a broker that misbehaves: whatever it does, each message is taken once, and each ack leaves in order and after the fsync.
+
+use crate::support::{Log, Running, TOPIC, reaches, until};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tests::{Record, TestBroker};
+
+const MESSAGES: i64 = 2_000;
+
+fn publish(broker: &TestBroker, numbers: std::ops::Range<i64>) {
+    numbers.for_each(|n| broker.publish(TOPIC, n.to_string().as_bytes()));
+}
+
+/// Publishes, lets `disturb` happen in the middle, and sees every number once and every ack in order.
+async fn survives(options: &str, prepare: impl FnOnce(&TestBroker), disturb: impl Fn(&TestBroker)) -> Vec<Record> {
+    let (broker, log) = (TestBroker::start(), Log::open());
+    prepare(&broker);
+    let source = Running::with(&format!("url = \"{}\"\n{options}", broker.url()), log.handle());
+    for part in 0..4 {
+        publish(&broker, part * MESSAGES / 4..(part + 1) * MESSAGES / 4);
+        let some = (part * MESSAGES / 4 + MESSAGES / 8) as u64;
+        until("half of a part is taken", || source.status.logged.load(Relaxed) >= some).await;
+        disturb(&broker);
+    }
+    until("every publish is acknowledged", || broker.missing() == 0).await;
+    reaches("logged", &source.status.logged, MESSAGES as u64).await;
+    reaches("unacked", &source.status.unacked, 0).await;
+    source.end().await;
+    assert_eq!(log.rows(MESSAGES as usize).await.numbers, (0..MESSAGES).collect::<Vec<_>>());
+    broker.check_order_of_acks();
+    broker.records()
+}
+
+fn redelivered(records: &[Record]) -> usize {
+    records.iter().filter(|r| matches!(r, Record::Sent { dup: true, .. })).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acks_come_in_the_order_of_receipt() {
+    let records = survives("", |_| {}, |_| {}).await;
+    assert!(!records.iter().any(|r| matches!(r, Record::Stray { .. } | Record::Ended)) || records.ends_with(&[Record::Ended]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cuts_in_the_middle_double_nothing_in_either_version() {
+    for version in ["5", "3.1.1"] {
+        let records = survives(&format!("version = \"{version}\""), |_| {}, TestBroker::cut).await;
+        assert!(records.iter().filter(|r| matches!(r, Record::Connected { session_present: true })).count() >= 4, "{version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_acks_bring_redeliveries_that_are_undone() {
+    let records = survives(
+        "",
+        |_| {},
+        |broker| {
+            broker.behave(|m| m.lose_acks = 50);
+            std::thread::sleep(Duration::from_millis(50));
+            broker.cut();
+        },
+    )
+    .await;
+    assert!(redelivered(&records) > 0, "no ack was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redeliveries_in_another_order_are_undone() {
+    let records = survives(
+        "",
+        |broker| broker.behave(|m| m.reversed = true),
+        |broker| {
+            broker.behave(|m| m.lose_acks = 100);
+            std::thread::sleep(Duration::from_millis(50));
+            broker.cut();
+        },
+    )
+    .await;
+    assert!(redelivered(&records) > 0, "no ack was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_without_dup_needs_the_rule_any() {
+    let records = survives(
+        "redelivery = \"any\"\nreceive_maximum = 200",
+        |broker| broker.behave(|m| (m.marks_dup, m.window) = (false, 200)),
+        |broker| {
+            broker.behave(|m| m.lose_acks = 20);
+            std::thread::sleep(Duration::from_millis(50));
+            broker.cut();
+        },
+    )
+    .await;
+    assert!(records.iter().any(|r| matches!(r, Record::Lost { .. })), "no ack was lost");
+    assert_eq!(redelivered(&records), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_always_cuts_after_a_few_is_read_to_the_end() {
+    survives("", |broker| broker.behave(|m| m.cut_after = Some(300)), |broker| broker.behave(|m| m.cut_after = Some(100))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_session_is_subscribed_anew() {
+    let (broker, log) = (TestBroker::start(), Log::open());
+    let source = Running::with(&format!("url = \"{}\"", broker.url()), log.handle());
+    publish(&broker, 0..100);
+    until("the first are acknowledged", || broker.missing() == 0).await;
+    broker.forget_session();
+    publish(&broker, 100..200);
+    until("the others too", || broker.missing() == 0).await;
+    source.end().await;
+    assert_eq!(log.rows(200).await.numbers, (0..200).collect::<Vec<_>>());
+    let subscribed = broker.records().iter().filter(|r| **r == Record::Subscribed).count();
+    assert_eq!(subscribed, 2, "once for each session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_client_id_raises_an_alarm_and_is_waited_out() {
+    let (broker, log) = (TestBroker::start(), Log::open());
+    let source = Running::with(&format!("url = \"{}\"", broker.url()), log.handle());
+    for taken in 1..=3 {
+        reaches("connected", &source.status.connected, 1).await;
+        broker.take_over();
+        reaches("takeovers", &source.status.takeovers, taken).await;
+    }
+    publish(&broker, 0..10);
+    until("all are acknowledged", || broker.missing() == 0).await;
+    source.end().await;
+    assert_eq!(log.rows(10).await.numbers, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_travels_beside_its_row() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let (broker, log) = (TestBroker::start(), Log::open());
+    let source = Running::with(&format!("url = \"{}\"", broker.url()), log.handle());
+    broker.publish(TOPIC, b"1");
+    broker.publish_traced(TOPIC, b"2", Some(TRACE));
+    broker.publish_traced(TOPIC, b"3", Some(&"x".repeat(200)));
+    until("all are acknowledged", || broker.missing() == 0).await;
+    source.end().await;
+    assert_eq!(log.rows(3).await.traces, [(2, TRACE.to_owned())]);
+}
