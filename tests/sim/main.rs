@@ -1,6 +1,8 @@
 //! Deterministic simulation of the durable part of a pipeline: the code of the product over a disk, clocks, a broker and a cold table that a
 //! seed owns. `make sim SEEDS=n [SEED=k]`; seeds that once failed stand in `tests/seeds` and are run always.
 
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
 mod broker;
 mod chance;
 mod clockwork;

@@ -98,10 +98,10 @@ impl Tables {
                 return Err(format!("reading {n} was never acknowledged"));
             }
             match (stored, message.time) {
-                (Some((device, time)), Some(expected)) => {
-                    if (device.as_str(), *time) != (&*format!("device-{}", message.device), expected) {
-                        return Err(format!("reading {n} is {device} at {time}, sent were {} at {expected}", message.device));
-                    }
+                (Some((device, time)), Some(expected))
+                    if (device.as_str(), *time) != (&*format!("device-{}", message.device), expected) =>
+                {
+                    return Err(format!("reading {n} is {device} at {time}, sent were {} at {expected}", message.device));
                 }
                 (Some(_), None) => return Err(format!("broken message {n} became a reading")),
                 (None, Some(_)) if dead && all_on_time => return Err(format!("reading {n} is a dead letter")),

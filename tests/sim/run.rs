@@ -299,7 +299,7 @@ impl Run {
             if self.scheduler.steps > STEPS {
                 return Err(format!("not at an end after {STEPS} steps"));
             }
-            if self.scheduler.steps % LOOK == 0 {
+            if self.scheduler.steps.is_multiple_of(LOOK) {
                 self.look(life)?;
             }
             let (now, healed) = (self.sim.now(), self.sim.state().healed);
@@ -354,7 +354,7 @@ impl Run {
         if unacked > most {
             return Err(format!("{unacked} messages are unacknowledged, at most {most} may be"));
         }
-        if self.scheduler.steps % (LOOK * 32) == 0 {
+        if self.scheduler.steps.is_multiple_of(LOOK * 32) {
             self.tables(life)?;
         }
         Ok(())

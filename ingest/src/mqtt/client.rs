@@ -4,7 +4,6 @@
 //! acknowledged here by itself; an absent broker is tried again for ever. Absent: what a message means, and whether we have it.
 
 use super::acks::Acker;
-use super::events::Received;
 use super::options::MqttOptions;
 use super::status::SourceStatus;
 use super::wire::{Broken, Heard, Requests, Settings, Wire};
@@ -12,7 +11,7 @@ use crate::decode::{OptionError, TopicPattern};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Largest packet we take, announced to the broker, which drops larger ones by itself.

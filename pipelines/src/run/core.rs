@@ -89,7 +89,7 @@ pub(crate) fn mqtt_sources(plan: &Plan) -> Result<Vec<(usize, MqttSource)>> {
                 name: source.name.as_str().into(),
                 producer: connections.len() as u32,
                 client_id: options.client_id(&plan.name, &source.name, number),
-                options: options.clone(),
+                options: options.as_ref().clone(),
                 decoder: files::decoder(source)?,
                 key: source.key_columns.clone(),
                 lanes: plan.lanes,

@@ -173,7 +173,7 @@ fn source(mut table: Table<'_>) -> Result<SourceSpec, Problem> {
     let kind = kind(&mut table, &SOURCE_TYPES)?;
     let common = table.take(&SOURCE_KEYS).read(&[]);
     let source = match kind {
-        "mqtt" => table.read(&SOURCE_KEYS).map(Source::Mqtt),
+        "mqtt" => table.read(&SOURCE_KEYS).map(|options| Source::Mqtt(Box::new(options))),
         "file" => table.read(&SOURCE_KEYS).map(Source::File),
         other => unreachable!("{other} is not among the kinds"),
     };

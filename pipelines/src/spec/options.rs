@@ -94,7 +94,7 @@ pub struct SourceSpec {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// `type = "mqtt"`
-    Mqtt(MqttOptions),
+    Mqtt(Box<MqttOptions>),
     /// `type = "file"`
     File(FileOptions),
 }

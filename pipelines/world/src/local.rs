@@ -51,7 +51,7 @@ impl Disk for LocalDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        fs::read_dir(path)?.map(|entry| entry.and_then(|e| Ok(Entry { path: e.path(), is_dir: e.path().is_dir() }))).collect()
+        fs::read_dir(path)?.map(|entry| entry.map(|e| Entry { path: e.path(), is_dir: e.path().is_dir() })).collect()
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
