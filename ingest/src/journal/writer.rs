@@ -92,8 +92,9 @@ impl Writer {
         let disk = self.shared.world.disk.clone();
         replay(&*disk, &segments, self.shared.seed, from, self.next, &mut self.lanes).await?;
         loop {
-            let (waiting, stop) = self.wait().await?;
-            self.commit(waiting).await?;
+            let (mut waiting, stop) = self.wait().await?;
+            // The reason stands there before those who wait see that nobody will answer them.
+            self.commit(&mut waiting).await.inspect_err(|e| _ = self.shared.fail(&e.to_string()))?;
             if stop {
                 return self.force();
             }
@@ -141,7 +142,7 @@ impl Writer {
         Ok(Some(self.take.recv().await.unwrap_or(Command::Stop)))
     }
 
-    async fn commit(&mut self, waiting: Vec<Pending>) -> Result<()> {
+    async fn commit(&mut self, waiting: &mut Vec<Pending>) -> Result<()> {
         if waiting.is_empty() {
             return Ok(());
         }
@@ -151,7 +152,7 @@ impl Writer {
             self.roll().await?;
         }
         let (first, mut buffer, mut ends) = (self.next, Vec::new(), Vec::with_capacity(waiting.len()));
-        for pending in &waiting {
+        for pending in waiting.iter() {
             self.encode(&pending.encoded, &mut buffer);
             ends.push(self.next);
         }
@@ -254,14 +255,14 @@ impl Writer {
     }
 
     /// Acknowledges, then gives the lanes their frames: an ack never waits for a slow lane.
-    async fn hand_out(&mut self, waiting: Vec<Pending>, first: u64, ends: &[u64]) {
+    async fn hand_out(&mut self, waiting: &mut Vec<Pending>, first: u64, ends: &[u64]) {
         let mut offset = first;
         let mut groups = Vec::with_capacity(waiting.len());
         {
             let mut state = self.shared.state();
             waiting.iter().for_each(|pending| remember(&pending.group, &mut state.recent));
         }
-        for (pending, end) in waiting.into_iter().zip(ends) {
+        for (pending, end) in waiting.drain(..).zip(ends) {
             if pending.tell.send(Offset(*end)).is_err() {
                 tracing::trace!(end, "nobody waits for this group any more");
             }
