@@ -113,6 +113,10 @@ impl Medium {
                 }
             }
             (inode.seen, inode.resized) = (inode.durable.clone(), false);
+            if lost {
+                // What was written last may be gone, and with it what it told of the bytes before it.
+                inode.last_write = 0;
+            }
             if let (true, Some(path)) = (lost, names.get(id)) {
                 sim.met(Fault::Lost, place(path, false));
             }
