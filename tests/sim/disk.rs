@@ -490,7 +490,8 @@ impl DiskFile for File {
         let from = offset as usize;
         let mut files = self.disk.medium.files();
         let inode = files.inodes.get_mut(&self.id).unwrap();
-        inode.last_write = from;
+        // A write that was cut short tells nothing of the bytes before it.
+        inode.last_write = if length == bytes.len() { from } else { 0 };
         if inode.seen.len() < from + length {
             inode.seen.resize(from + length, 0);
             inode.resized = true;
