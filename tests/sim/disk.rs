@@ -57,6 +57,7 @@ struct Inode {
     resized: bool,
     /// Where the last write began.
     last_write: usize,
+    last_bytes: Vec<u8>,
 }
 
 /// Where a bit flipped, to flip it back.
@@ -113,10 +114,6 @@ impl Medium {
                 }
             }
             (inode.seen, inode.resized) = (inode.durable.clone(), false);
-            if lost {
-                // What was written last may be gone, and with it what it told of the bytes before it.
-                inode.last_write = 0;
-            }
             if let (true, Some(path)) = (lost, names.get(id)) {
                 sim.met(Fault::Lost, place(path, false));
             }
@@ -148,7 +145,9 @@ impl Medium {
         let mut files = self.files();
         let Some(Node::File(inode)) = files.seen.get(&last).copied() else { return None };
         let file = files.inodes.get_mut(&inode)?;
-        if file.last_write == 0 || !file.dirty.is_empty() || file.resized || file.seen != file.durable {
+        // A write that was cut short, or went with a power cut, tells nothing of the bytes before it.
+        let whole = file.seen.get(file.last_write..).is_some_and(|rest| rest.starts_with(&file.last_bytes));
+        if file.last_write == 0 || !whole || !file.dirty.is_empty() || file.resized || file.seen != file.durable {
             return None;
         }
         let rot = Rot { inode, bit: sim.below(file.last_write as u64 * 8) as usize };
@@ -490,8 +489,7 @@ impl DiskFile for File {
         let from = offset as usize;
         let mut files = self.disk.medium.files();
         let inode = files.inodes.get_mut(&self.id).unwrap();
-        // A write that was cut short tells nothing of the bytes before it.
-        inode.last_write = if length == bytes.len() { from } else { 0 };
+        (inode.last_write, inode.last_bytes) = (from, bytes.to_vec());
         if inode.seen.len() < from + length {
             inode.seen.resize(from + length, 0);
             inode.resized = true;
