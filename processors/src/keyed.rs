@@ -152,6 +152,14 @@ impl<S: KeyState> Keyed<S> {
         });
     }
 
+    /// Forgets the key of a slot; nothing where the slot is free.
+    pub(crate) fn forget_slot(&mut self, slot: u32) {
+        if let Some(key) = self.keys[slot as usize].clone() {
+            self.forget(&key);
+            self.gone.push(key);
+        }
+    }
+
     /// The slots in use with their states.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &S)> {
         (0..).zip(&self.states).filter(|(slot, _)| self.keys[*slot as usize].is_some())

@@ -36,6 +36,8 @@ pub(crate) struct Collect {
     pub(crate) late: Vec<Batch>,
     pub(crate) dead: Vec<DeadLetters>,
     pub(crate) branches: Vec<(usize, Batch)>,
+    /// Rows that may still be revised.
+    pub(crate) panes: Vec<Batch>,
     counts: Vec<(Count, u64)>,
 }
 
@@ -65,6 +67,9 @@ impl Output for Collect {
     }
     fn branch(&mut self, branch: usize, batch: Batch) {
         self.branches.push((branch, batch));
+    }
+    fn pane(&mut self, batch: Batch) {
+        self.panes.push(batch);
     }
     fn late(&mut self, batch: Batch) {
         self.late.push(batch);

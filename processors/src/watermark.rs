@@ -61,7 +61,7 @@ pub struct ProducerState {
 pub struct Advance {
     /// W after the batch.
     pub watermark: EventTime,
-    /// Some accepted row lies behind the W of its moment: the batch needs the trail column `trail::WATERMARK`.
+    /// Some accepted row is not ahead of the W of its moment: the batch needs the trail column `trail::WATERMARK`.
     pub behind: bool,
     /// True for rows whose event time lies beyond `max_future`: they are dead letters. None where there are none.
     pub future: Option<BooleanArray>,
@@ -115,7 +115,7 @@ impl Watermark {
             if time > limit {
                 future = true;
             } else {
-                behind |= time < w;
+                behind |= time <= w;
                 own = own.max(time.min(arrival.0).saturating_sub(delay));
                 w = w.max(own.min(others));
             }

@@ -31,7 +31,7 @@ pub mod trail {
     pub const RAW: &str = "raw";
     /// Utf8View, nullable: the W3C `traceparent` that came with the row's message, where some message of the batch has one.
     pub const TRACE: &str = "trace";
-    /// Int64, microseconds: the lane's watermark when the row was taken. Present only where some row lies behind it.
+    /// Int64, microseconds: the lane's watermark when the row was taken. Present only where some row is not ahead of it.
     pub const WATERMARK: &str = "watermark";
 }
 

@@ -1,6 +1,6 @@
 //! The contract of operators: functions of state and input alone. Wall time comes in as an argument, nothing goes out but `Output`.
 
-use crate::{Batch, DeadLetters, EventTime, Result, WallTime};
+use crate::{Batch, DeadLetters, EventTime, Result, Span, WallTime};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
@@ -28,6 +28,9 @@ pub trait Output {
         let _ = branch;
         self.rows(batch);
     }
+    /// Rows that a later pane or row of the same window takes the place of: for tables, which show the newest, and for sinks; operators do
+    /// not get them. They are not counted.
+    fn pane(&mut self, batch: Batch);
     /// Rows that came too late: the table `late_<operator>`. They count as late, nothing else.
     fn late(&mut self, batch: Batch);
     /// Rows that could not be used: the table `dead_letters`. They count as refused, nothing else.
@@ -67,6 +70,17 @@ pub trait Operator: Send {
     /// The greatest end of an open window: where the watermark goes when the input ends.
     fn last_timer(&self) -> Option<EventTime> {
         None
+    }
+
+    /// The input has ended for now, and the watermark has passed every end: what has no end in time is given out.
+    fn on_end(&mut self, out: &mut dyn Output) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// How far the watermark that `on_watermark` returns stays behind the one it is given.
+    fn lag(&self) -> Span {
+        Span(0)
     }
 
     /// Writes what changed since the last save.

@@ -35,7 +35,12 @@ fn columns(part: &str, schema: &SchemaRef, parts: &mut BTreeMap<String, String>)
 /// The options on which a processor's state depends.
 fn held(processor: &Processor) -> Vec<(&'static str, String)> {
     match processor {
-        Processor::Window(o) => vec![("key", text(&o.key)), ("window", text(&o.window)), ("select", text(&o.select))],
+        Processor::Window(o) => vec![
+            ("key", text(&o.key)),
+            ("window", text(&o.window)),
+            ("select", text(&o.select)),
+            ("panes", text(&(o.allowed_lateness, o.emit, o.accumulation))),
+        ],
         Processor::Dedupe(o) => vec![("key", text(&o.key)), ("sequence", text(&o.sequence)), ("by", text(&o.by))],
         Processor::Deadband(o) => vec![
             ("key", text(&o.key)),

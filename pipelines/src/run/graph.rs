@@ -5,7 +5,7 @@
 
 use crate::plan::Input;
 use crate::run::tally::Tally;
-use flow::{Batch, Count, DeadLetters, EventTime, Operator, Output, Result};
+use flow::{Batch, Count, DeadLetters, EventTime, Operator, Output, Result, Span};
 
 /// One operator and what stands between its calls.
 pub(crate) struct Node {
@@ -57,8 +57,17 @@ impl Graph {
         if let Some((source, batch)) = rows {
             self.deliver(Input::Source(source), batch, emitted);
         }
+        self.run_all(w, false, emitted)
+    }
+
+    /// Tells every operator, before what reads it, that the input has ended for now.
+    pub(crate) fn end(&mut self, w: EventTime, emitted: &mut Emitted) -> Result<()> {
+        self.run_all(w, true, emitted)
+    }
+
+    fn run_all(&mut self, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<()> {
         for index in 0..self.nodes.len() {
-            let outputs = self.run(index, w, emitted)?;
+            let outputs = self.run(index, w, ended, emitted)?;
             for (branch, batch) in outputs {
                 self.deliver(branch.map_or(Input::Operator(index), |branch| Input::Branch(index, branch)), batch, emitted);
             }
@@ -68,12 +77,23 @@ impl Graph {
 
     /// The least watermark above `w` at which some operator would act.
     pub(crate) fn next_timer(&self, w: EventTime) -> Option<EventTime> {
-        self.nodes.iter().filter_map(|n| n.operator.next_timer(w)).min()
+        let next = |(node, lag): (&Node, Span)| Some(node.operator.next_timer(EventTime(w.0.saturating_sub(lag.0)))?.plus(lag));
+        self.nodes.iter().zip(self.lags()).filter_map(next).min()
     }
 
     /// The greatest end of an open window of any operator.
     pub(crate) fn last_timer(&self) -> Option<EventTime> {
-        self.nodes.iter().filter_map(|n| n.operator.last_timer()).max()
+        self.nodes.iter().zip(self.lags()).filter_map(|(node, lag)| Some(node.operator.last_timer()?.plus(lag))).max()
+    }
+
+    /// How far each operator's watermark stays behind the lane's.
+    fn lags(&self) -> Vec<Span> {
+        let mut lags: Vec<Span> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let behind = |of: usize| Span(lags[of].0.saturating_add(self.nodes[of].operator.lag().0));
+            lags.push(node.inputs.iter().filter_map(|input| input.operator()).map(behind).max().unwrap_or(Span(0)));
+        }
+        lags
     }
 
     /// Sets every operator's watermark after its state was loaded, so that nothing fires twice.
@@ -84,7 +104,7 @@ impl Graph {
         Ok(())
     }
 
-    fn run(&mut self, index: usize, w: EventTime, emitted: &mut Emitted) -> Result<Vec<(Option<usize>, Batch)>> {
+    fn run(&mut self, index: usize, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<Vec<(Option<usize>, Batch)>> {
         let reached = self.nodes[index].inputs.iter().map(|input| input.operator().map_or(w, |of| self.nodes[of].passed_on));
         let reached = reached.min().unwrap_or(w);
         let node = &mut self.nodes[index];
@@ -96,6 +116,9 @@ impl Graph {
         if reached > node.watermark {
             node.watermark = reached;
             node.passed_on = node.operator.on_watermark(reached, &mut sink)?;
+        }
+        if ended {
+            node.operator.on_end(&mut sink)?;
         }
         Ok(sink.rows)
     }
@@ -137,6 +160,10 @@ impl Output for Sink<'_> {
 
     fn branch(&mut self, branch: usize, batch: Batch) {
         self.put(Some(branch), batch);
+    }
+
+    fn pane(&mut self, _: Batch) {
+        // Tables show a window when it is final.
     }
 
     fn late(&mut self, batch: Batch) {

@@ -362,6 +362,11 @@ impl Lane {
         self.dirty = true;
         let mut emitted = Emitted::default();
         self.parts.graph.pass(rows, self.parts.watermark.current(), &mut emitted)?;
+        self.take_emitted(emitted, actions)
+    }
+
+    /// Stores what left the graph.
+    fn take_emitted(&mut self, emitted: Emitted, actions: &mut Vec<Action>) -> Result<()> {
         for (table, batch) in emitted.tables {
             let rows = conform(&batch, &self.parts.tables[table].schema)?;
             self.store(table, rows, actions);
@@ -414,7 +419,15 @@ impl Lane {
     fn on_end(&mut self, actions: &mut Vec<Action>) -> Result<()> {
         self.ended = true;
         self.dirty = true;
-        // Windows over windows: each pass may open the next one's last window.
+        self.close_windows(actions)?;
+        let mut emitted = Emitted::default();
+        self.parts.graph.end(self.watermark(), &mut emitted)?;
+        self.take_emitted(emitted, actions)?;
+        self.close_windows(actions)
+    }
+
+    /// Moves the watermark over the ends of all open windows. Windows over windows: each pass may open the next one's last window.
+    fn close_windows(&mut self, actions: &mut Vec<Action>) -> Result<()> {
         while let Some(last) = self.parts.graph.last_timer().filter(|last| *last > self.watermark()) {
             self.move_on(last, actions)?;
         }

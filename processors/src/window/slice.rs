@@ -124,6 +124,12 @@ impl Slice {
         live.evaluate(aggregates)
     }
 
+    /// All that is held, as partials.
+    pub(super) fn partials(&mut self, aggregates: &Aggregates) -> Result<Vec<RecordBatch>> {
+        self.seal(aggregates)?;
+        Ok(self.partials.clone())
+    }
+
     /// Turns the live groups into a partial.
     fn seal(&mut self, aggregates: &Aggregates) -> Result<()> {
         if let Some(live) = self.live.take() {
@@ -143,6 +149,11 @@ impl Slice {
         }
         Ok(())
     }
+}
+
+/// One row a group of some partials, in the order in which the groups are first seen; columns as `Aggregates::result_schema`.
+pub(super) fn merged(aggregates: &Aggregates, partials: &[RecordBatch]) -> Result<RecordBatch> {
+    Live::of(aggregates, partials)?.evaluate(aggregates)
 }
 
 impl Live {

@@ -1,10 +1,14 @@
 //! The window operator against a naive one, and its limits.
 
+use super::output::START;
 use super::*;
 use crate::testing::{Collect, Parts, batch, ints, schema};
-use arrow::array::Int64Array;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::DataType;
+use flow::{Batch, Count, EventTime, Reason, trail};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(super) fn options(size: &str, more: serde_json::Value) -> WindowOptions {
     let mut options = serde_json::json!({
@@ -147,7 +151,14 @@ fn a_failing_argument_refuses_its_row_and_a_failing_output_gives_null() {
 #[test]
 fn options_that_cannot_be_obeyed_name_their_key() {
     for (more, key) in [
-        (serde_json::json!({ "allowed_lateness": "1s" }), "allowed_lateness"),
+        (serde_json::json!({ "window": { "type": "count", "count": 2 }, "allowed_lateness": "1s" }), "allowed_lateness"),
+        (serde_json::json!({ "window": { "type": "tumbling", "size": "1s", "gap": "1s" } }), "window.gap"),
+        (serde_json::json!({ "window": { "type": "session" } }), "window"),
+        (serde_json::json!({ "window": { "type": "hopping", "size": "1s", "hop": "0s" } }), "window.hop"),
+        (serde_json::json!({ "window": { "type": "calendar", "size": "1d", "timezone": "Mars" } }), "window.timezone"),
+        (serde_json::json!({ "window": { "type": "calendar", "size": "1h", "timezone": "UTC" } }), "window.size"),
+        (serde_json::json!({ "accumulation": "discarding", "emit": "every 1s" }), "accumulation"),
+        (serde_json::json!({ "window": { "type": "session", "gap": "1s" }, "emit": "every 1s" }), "emit"),
         (serde_json::json!({ "key": [] }), "key"),
         (serde_json::json!({ "key": ["devize"] }), "key"),
         (serde_json::json!({ "select": { "a": "value" } }), "select.a"),

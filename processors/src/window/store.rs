@@ -1,0 +1,248 @@
+//! Partial aggregates of groups that are told apart by a number: windows whose bounds depend on their readings, or that are put out
+//! one by one.
+//!
+//! Each batch adds one row of partial state for every group that it touches; the rows of a group are chained. Rows are merged when
+//! there are many more of them than groups. A number is given anew only after such a merge, so that rows which are stored under it
+//! are not taken for another's.
+//!
+//! State: the part `partials` of (`group`, the functions' state columns); rows of groups that nobody names are skipped.
+
+use super::aggregates::Aggregates;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, interleave};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use datafusion::common::Result;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use flow::{Error, StateReader, StateWriter};
+use std::sync::Arc;
+
+const PART: &str = "partials";
+const NONE: u32 = u32::MAX;
+/// Merging fewer rows than this saves nothing.
+const SMALL: usize = 8_192;
+
+/// See the page.
+pub(super) struct Store {
+    /// `group`, then the state columns.
+    schema: SchemaRef,
+    /// Rows in the order in which they came. Each batch is at least twice as long as the next, so there are few.
+    chunks: Vec<RecordBatch>,
+    /// By row: the next row of the same group.
+    next: Vec<u32>,
+    /// By number of a group: its first and last row.
+    chains: Vec<(u32, u32)>,
+    free: Vec<u32>,
+    live: usize,
+    /// Rows that storage has, from the first.
+    stored: usize,
+    /// What is stored must be replaced.
+    replace: bool,
+}
+
+impl Store {
+    pub(super) fn new(aggregates: &Aggregates) -> Self {
+        let states = aggregates.partial_schema.fields().iter().skip(aggregates.key.len()).cloned();
+        let fields: Vec<_> = std::iter::once(Arc::new(Field::new("group", DataType::UInt32, false))).chain(states).collect();
+        Self {
+            schema: Arc::new(Schema::new(fields)),
+            chunks: vec![],
+            next: vec![],
+            chains: vec![],
+            free: vec![],
+            live: 0,
+            stored: 0,
+            replace: false,
+        }
+    }
+
+    /// The number of a new group.
+    pub(super) fn open(&mut self) -> u32 {
+        self.live += 1;
+        self.free.pop().unwrap_or_else(|| {
+            self.chains.push((NONE, NONE));
+            u32::try_from(self.chains.len() - 1).expect("groups are fewer than the limit, which fits")
+        })
+    }
+
+    /// The group is no longer needed.
+    pub(super) fn close(&mut self, group: u32) {
+        self.live -= 1;
+        self.chains[group as usize] = (NONE, NONE);
+    }
+
+    /// The readings of `from` belong to `into` from now on; `from` is closed.
+    pub(super) fn join(&mut self, into: u32, from: u32) {
+        let (head, tail) = self.chains[from as usize];
+        self.close(from);
+        self.chain(into, head, tail);
+    }
+
+    /// Adds readings: arguments and filters as `Aggregates::evaluate` gives them after the key, for each reading its place in `groups`.
+    pub(super) fn add(&mut self, aggregates: &Aggregates, arguments: &[ArrayRef], places: &[usize], groups: &[u32]) -> Result<()> {
+        let (mut columns, mut rest): (Vec<ArrayRef>, _) = (vec![Arc::new(UInt32Array::from(groups.to_vec()))], arguments);
+        for function in aggregates.functions() {
+            let mut accumulator = function.accumulator()?;
+            let (values, after) = rest.split_at(function.arguments);
+            let filter = if function.filtered { Some(after[0].as_boolean()) } else { None };
+            accumulator.update_batch(values, places, filter, groups.len())?;
+            columns.extend(accumulator.state(EmitTo::All)?);
+            rest = &after[usize::from(function.filtered)..];
+        }
+        let first = self.next.len() as u32;
+        self.next.resize(self.next.len() + groups.len(), NONE);
+        for (row, group) in (first..).zip(groups) {
+            self.chain(*group, row, row);
+        }
+        self.chunks.push(RecordBatch::try_new(self.schema.clone(), columns)?);
+        self.gather()
+    }
+
+    /// Results of the functions: `of` has pairs of (row of the result, group), `rows` is how many rows there are.
+    pub(super) fn results(&self, aggregates: &Aggregates, of: &[(usize, u32)], rows: usize) -> Result<Vec<ArrayRef>> {
+        let mut merged = self.merge(aggregates, of, rows)?;
+        merged.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect()
+    }
+
+    /// Whether merging all rows would make the store much smaller.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.next.len() > 2 * self.live + SMALL
+    }
+
+    /// Merges the rows of each group into one, and frees the numbers of closed and joined groups: nobody may name those any more.
+    pub(super) fn compact(&mut self, aggregates: &Aggregates) -> Result<()> {
+        let groups: Vec<u32> = (0..).zip(&self.chains).filter(|(_, chain)| chain.0 != NONE).map(|(group, _)| group).collect();
+        let of: Vec<(usize, u32)> = groups.iter().copied().enumerate().collect();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from(groups.clone()))];
+        for mut accumulator in self.merge(aggregates, &of, groups.len())? {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        self.chunks = vec![RecordBatch::try_new(self.schema.clone(), columns)?];
+        self.next = vec![NONE; groups.len()];
+        self.chains.iter_mut().for_each(|chain| *chain = (NONE, NONE));
+        for (row, group) in (0..).zip(&groups) {
+            self.chains[*group as usize] = (row, row);
+        }
+        self.replace |= self.stored > 0;
+        self.stored = 0;
+        Ok(())
+    }
+
+    /// After `compact`: the numbers that are not among those in use.
+    pub(super) fn free_all_but(&mut self, used: impl Iterator<Item = u32>) {
+        let mut is_used = vec![false; self.chains.len()];
+        used.for_each(|group| is_used[group as usize] = true);
+        self.free = (0..).zip(is_used).filter(|(_, used)| !used).map(|(group, _)| group).collect();
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        let rows: usize = self.chunks.iter().map(RecordBatch::get_array_memory_size).sum();
+        rows + self.next.capacity() * size_of::<u32>() + self.chains.capacity() * size_of::<(u32, u32)>()
+    }
+
+    /// Appends the rows that storage lacks.
+    pub(super) fn save(&mut self, to: &mut dyn StateWriter) {
+        if std::mem::take(&mut self.replace) {
+            to.remove(PART);
+        }
+        let mut from = 0;
+        for chunk in &self.chunks {
+            let known = self.stored.saturating_sub(from).min(chunk.num_rows());
+            if known < chunk.num_rows() {
+                to.append(PART, chunk.slice(known, chunk.num_rows() - known));
+            }
+            from += chunk.num_rows();
+        }
+        self.stored = self.next.len();
+    }
+
+    /// Takes over the rows of groups. `owner` gives for a stored number the group it belongs to.
+    pub(super) fn load(&mut self, from: &mut dyn StateReader, live: usize, owner: &[Option<u32>]) -> flow::Result<()> {
+        let unlike = |e| Error::stop("window state is of other aggregates", e);
+        self.chains = vec![(NONE, NONE); owner.len()];
+        self.live = live;
+        for rows in from.read(PART)? {
+            let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec()).map_err(unlike)?;
+            let first = self.next.len() as u32;
+            self.next.resize(self.next.len() + rows.num_rows(), NONE);
+            for (row, group) in (first..).zip(rows.column(0).as_primitive::<UInt32Type>().values()) {
+                // Numbers that nobody names any more are not given anew while rows stand under them.
+                if self.chains.len() <= *group as usize {
+                    self.chains.resize(*group as usize + 1, (NONE, NONE));
+                }
+                if let Some(group) = owner.get(*group as usize).copied().flatten() {
+                    self.chain(group, row, row);
+                }
+            }
+            self.chunks.push(rows);
+            self.gather().map_err(|e| Error::stop("joining window state", e))?;
+        }
+        self.stored = self.next.len();
+        Ok(())
+    }
+
+    /// Hangs rows behind those of a group.
+    fn chain(&mut self, group: u32, head: u32, tail: u32) {
+        let chain = &mut self.chains[group as usize];
+        if head == NONE {
+            return;
+        }
+        match chain.0 {
+            NONE => *chain = (head, tail),
+            _ => {
+                self.next[chain.1 as usize] = head;
+                chain.1 = tail;
+            }
+        }
+    }
+
+    /// Joins neighbouring chunks until each is at least twice as long as the next.
+    fn gather(&mut self) -> Result<()> {
+        let length = |chunk: &RecordBatch| chunk.num_rows();
+        let mut from = self.chunks.len() - 1;
+        let mut rows = length(&self.chunks[from]);
+        while from > 0 && length(&self.chunks[from - 1]) < 2 * rows {
+            from -= 1;
+            rows += length(&self.chunks[from]);
+        }
+        if from + 1 < self.chunks.len() {
+            let joined = concat_batches(&self.schema, &self.chunks[from..])?;
+            self.chunks.truncate(from);
+            self.chunks.push(joined);
+        }
+        Ok(())
+    }
+
+    fn merge(&self, aggregates: &Aggregates, of: &[(usize, u32)], rows: usize) -> Result<Vec<Box<dyn GroupsAccumulator>>> {
+        let firsts: Vec<usize> = self.chunks.iter().scan(0, |sum, c| Some(std::mem::replace(sum, *sum + c.num_rows()))).collect();
+        let (mut at, mut places) = (Vec::with_capacity(of.len()), Vec::with_capacity(of.len()));
+        for (place, group) in of {
+            let mut row = self.chains[*group as usize].0;
+            while row != NONE {
+                let chunk = firsts.partition_point(|first| *first <= row as usize) - 1;
+                at.push((chunk, row as usize - firsts[chunk]));
+                places.push(*place);
+                row = self.next[row as usize];
+            }
+        }
+        let (mut merged, mut column) = (vec![], 1);
+        for function in aggregates.functions() {
+            let states = (column..column + function.states).map(|c| self.column(c, &at)).collect::<Result<Vec<_>>>()?;
+            let mut accumulator = function.accumulator()?;
+            if states.first().is_none_or(|s| !s.is_empty()) {
+                accumulator.merge_batch(&states, &places, rows)?;
+            }
+            merged.push(accumulator);
+            column += function.states;
+        }
+        Ok(merged)
+    }
+
+    fn column(&self, column: usize, at: &[(usize, usize)]) -> Result<ArrayRef> {
+        if self.chunks.is_empty() {
+            return Ok(arrow::array::new_empty_array(self.schema.field(column).data_type()));
+        }
+        let of_chunks: Vec<&dyn Array> = self.chunks.iter().map(|c| c.column(column).as_ref()).collect();
+        Ok(interleave(&of_chunks, at)?)
+    }
+}
