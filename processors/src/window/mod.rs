@@ -9,12 +9,14 @@
 //! tells the watermark of the record by `on_watermark` before any batch.
 
 mod aggregates;
+mod first_last;
 #[cfg(test)]
 mod golden;
 mod options;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use crate::refuse::refuse;
 use crate::{BuildError, error};
@@ -28,6 +30,7 @@ pub use options::{WindowKind, WindowOptions, WindowShape};
 use slice::{Held, Slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+pub use warnings::warnings;
 
 const START: &str = "window_start";
 const END: &str = "window_end";

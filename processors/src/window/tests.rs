@@ -160,6 +160,36 @@ fn options_that_cannot_be_obeyed_name_their_key() {
     }
 }
 
+proptest! {
+    #[test]
+    fn first_and_last_go_by_event_time_whatever_order_readings_come_in(
+        readings in prop::collection::vec((0..2u8, 0i64..6, 0i64..9), 1..30),
+        steps in prop::collection::vec((1usize..6, 0..3u8), 1..10),
+    ) {
+        let select = serde_json::json!({ "select": {
+            "first": "first_value(value)", "last": "last_value(value)", "high": "last_value(value) filter (where value > 5)"
+        } });
+        let make = || build(&options("10us", select.clone()), &schema()).unwrap();
+        let names = ["a", "b"];
+        let plain: Vec<_> = readings.iter().map(|r| (names[usize::from(r.0)], r.1, r.2)).collect();
+        let outcome = crate::testing::drive(&make, &plain, &steps, 100, 100);
+        let mut want = vec![];
+        for name in names {
+            let mut own: Vec<_> = plain.iter().filter(|r| r.0 == name).map(|r| (r.1, r.2)).collect();
+            own.sort_unstable();
+            let high = own.iter().filter(|r| r.1 > 5).next_back().map(|r| r.1);
+            if let (Some(first), Some(last)) = (own.first(), own.last()) {
+                want.push((first.1, last.1, high));
+            }
+        }
+        let got = outcome.rows.iter().map(|row| {
+            let row: serde_json::Value = serde_json::from_str(row).unwrap();
+            (row["first"].as_i64().unwrap(), row["last"].as_i64().unwrap(), row["high"].as_i64())
+        });
+        prop_assert_eq!(got.collect::<Vec<_>>(), want);
+    }
+}
+
 #[test]
 fn the_usual_aggregates_can_be_kept_as_partials() {
     let select = serde_json::json!({ "select": {
