@@ -177,7 +177,7 @@ proptest! {
         for name in names {
             let mut own: Vec<_> = plain.iter().filter(|r| r.0 == name).map(|r| (r.1, r.2)).collect();
             own.sort_unstable();
-            let high = own.iter().filter(|r| r.1 > 5).next_back().map(|r| r.1);
+            let high = own.iter().rfind(|r| r.1 > 5).map(|r| r.1);
             if let (Some(first), Some(last)) = (own.first(), own.last()) {
                 want.push((first.1, last.1, high));
             }
