@@ -230,6 +230,7 @@ fn calls_that_make_no_sense_are_refused() {
         ("select counter_rate(value, value) from readings", "the time is"),
         ("select state_duration(value, event_time) from readings", "2 arguments"),
         ("select counter_rate(distinct value, event_time) from readings", "DISTINCT"),
+        ("select counter_rate(value, event_time) over (order by event_time rows 1 preceding) from readings", "retract"),
         ("select geo_within(1, 2, device) from readings", "no constant"),
         ("select geo_within(1, 2, 'depot') from readings", "no GeoJSON"),
         ("select geo_within(device, 2, 'depot') from readings", "no degrees"),

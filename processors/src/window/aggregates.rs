@@ -5,7 +5,7 @@
 
 use super::first_last;
 use crate::sql::{self, Expression, SqlError};
-use crate::{BuildError, error};
+use crate::{BuildError, error, functions};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -31,6 +31,8 @@ pub(super) struct Aggregates {
     pub(super) key: Vec<usize>,
     /// The key columns alone.
     pub(super) key_schema: SchemaRef,
+    /// Some function keeps every value: memory grows with the readings of known groups too.
+    pub(super) grows: bool,
     functions: Vec<Function>,
     /// Arguments and filters of the functions, one after the other.
     inputs: Vec<Expression>,
@@ -171,6 +173,7 @@ fn from_plan(plan: &dyn ExecutionPlan, key: Vec<usize>, names: Vec<String>, inpu
     let mut made = Aggregates {
         key_schema: Arc::new(input.project(&key).map_err(|e| SqlError::new(e.to_string()))?),
         key,
+        grows: false,
         functions: vec![],
         inputs: vec![],
         partial_schema: input.clone(),
@@ -183,6 +186,7 @@ fn from_plan(plan: &dyn ExecutionPlan, key: Vec<usize>, names: Vec<String>, inpu
         if expr.order_sensitivity().hard_requires() && !expr.order_bys().is_empty() {
             return Err(SqlError::new(format!("{}: ORDER BY is not possible in it", expr.name())));
         }
+        made.grows |= functions::keeps_all(expr.fun().name(), expr.is_distinct());
         let fields = expr.state_fields()?;
         let (count, filtered) = (arguments.len(), filter.is_some());
         made.functions.push(Function { expr: expr.clone(), arguments: count, filtered, states: fields.len() });

@@ -132,6 +132,25 @@ fn groups_beyond_the_limit_are_refused_and_known_ones_go_on() {
 }
 
 #[test]
+fn bytes_are_bounded_where_each_reading_is_kept() {
+    for (sum, bounded) in [("median(value)", true), ("time_weighted_avg(value, event_time)", true), ("sum(value)", false)] {
+        let more = serde_json::json!({ "select": { "x": sum }, "max_state": "64KiB" });
+        let mut operator = build(&options("1s", more), &schema()).unwrap();
+        let (mut out, mut most) = (Collect::default(), 0);
+        let readings: Vec<_> = (0..1_000).map(|time| ("a", time, time)).collect();
+        for _ in 0..30 {
+            operator.on_batch(batch(&readings), &mut out).unwrap();
+            most = most.max(operator.held().1);
+        }
+        let refused: usize = out.refused().iter().map(|r| r.1).sum();
+        assert_eq!(refused > 0, bounded, "{sum}");
+        assert_eq!(refused + usize::try_from(out.count(Count::Taken)).unwrap(), 30_000);
+        // The batch in which the limit is passed may double the list.
+        assert!(most < 3 * 65_536, "{sum} holds {most} bytes");
+    }
+}
+
+#[test]
 fn a_failing_argument_refuses_its_row_and_a_failing_output_gives_null() {
     let select = serde_json::json!({ "select": { "x": "sum(10 / value)", "y": "10 / (sum(value) - 5)" } });
     let mut operator = build(&options("1s", select), &schema()).unwrap();
@@ -167,7 +186,8 @@ proptest! {
         steps in prop::collection::vec((1usize..6, 0..3u8), 1..10),
     ) {
         let select = serde_json::json!({ "select": {
-            "first": "first_value(value)", "last": "last_value(value)", "high": "last_value(value) filter (where value > 5)"
+            "first": "first_value(value)", "last": "last_value(value)", "high": "last_value(value) filter (where value > 5)",
+            "arrived": "last_value(value order by event_time)"
         } });
         let make = || build(&options("10us", select.clone()), &schema()).unwrap();
         let names = ["a", "b"];
@@ -179,12 +199,13 @@ proptest! {
             own.sort_unstable();
             let high = own.iter().rfind(|r| r.1 > 5).map(|r| r.1);
             if let (Some(first), Some(last)) = (own.first(), own.last()) {
-                want.push((first.1, last.1, high));
+                let arrived = plain.iter().find(|r| r.0 == name && r.1 == last.0).unwrap();
+                want.push([Some(first.1), Some(last.1), high, Some(arrived.2)]);
             }
         }
         let got = outcome.rows.iter().map(|row| {
             let row: serde_json::Value = serde_json::from_str(row).unwrap();
-            (row["first"].as_i64().unwrap(), row["last"].as_i64().unwrap(), row["high"].as_i64())
+            ["first", "last", "high", "arrived"].map(|column| row[column].as_i64())
         });
         prop_assert_eq!(got.collect::<Vec<_>>(), want);
     }

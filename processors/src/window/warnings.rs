@@ -19,7 +19,10 @@ pub fn warnings(options: &WindowOptions, input: &SchemaRef) -> Vec<BuildError> {
         let Ok(expr) = sql::logical(&context, text, &columns) else { continue };
         let Some(function) = find_aggregate_exprs([&expr]).iter().find_map(keeping) else { continue };
         let message = format!("{function} keeps every value until its window is done: memory grows with the readings of a window");
-        let hint = Some("`max_state` bounds it; an aggregate such as avg or approx_percentile_cont keeps a few numbers a group".into());
+        let hint = Some(
+            "readings beyond `max_state` are dead letters; an aggregate such as avg or approx_percentile_cont keeps a few numbers a group"
+                .into(),
+        );
         warnings.push(SqlError { column: sql::find(text, &function), message, hint }.at(format!("select.{name}")));
     }
     warnings
