@@ -5,6 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use flow::{Batch, Origin, WallTime, event_time_field};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// As many as a decoder puts into a batch.
@@ -37,7 +38,7 @@ impl Input {
     pub(crate) fn make(rows: usize, devices: usize, overtaken: bool) -> Result<Self, Box<dyn std::error::Error>> {
         let mut random = StdRng::seed_from_u64(1);
         let mut sequences = vec![0_i64; devices];
-        let origin = Arc::new(Origin { source: "bench".into(), producer: 0, topic: None, arrival: WallTime(0) });
+        let origin = origin();
         let (mut batches, mut time) = (Vec::new(), START);
         for from in (0..rows).step_by(BATCH) {
             let length = BATCH.min(rows - from);
@@ -47,11 +48,35 @@ impl Input {
     }
 }
 
+/// A reading of each of these devices, all in one window.
+pub(crate) fn one_window(devices: Range<usize>) -> Result<Vec<Batch>, Box<dyn std::error::Error>> {
+    let all: Vec<usize> = devices.collect();
+    let mut batches = vec![];
+    for part in all.chunks(BATCH) {
+        let device: ArrayRef = Arc::new(StringViewArray::from_iter_values(part.iter().map(|device| name(*device))));
+        let value: ArrayRef = Arc::new(Float64Array::from_value(1.0, part.len()));
+        let sequence: ArrayRef = Arc::new(Int64Array::from_value(0, part.len()));
+        let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from_value(START, part.len()).with_timezone("UTC"));
+        let rows = RecordBatch::try_new(schema(), vec![device, value, sequence, time])?;
+        batches.push(Batch::new(rows, origin())?);
+    }
+    Ok(batches)
+}
+
+/// Short enough to lie within a view.
+fn name(device: usize) -> String {
+    format!("dev-{device:07}")
+}
+
+fn origin() -> Arc<Origin> {
+    Arc::new(Origin { source: "bench".into(), producer: 0, topic: None, arrival: WallTime(0) })
+}
+
 fn batch(rows: usize, random: &mut StdRng, sequences: &mut [i64], time: &mut i64, overtaken: bool) -> Result<RecordBatch, ArrowError> {
     let (mut names, mut values, mut numbers, mut times) = (vec![], vec![], vec![], vec![]);
     for _ in 0..rows {
         let device = random.random_range(0..sequences.len());
-        names.push(format!("dev-{device:07}"));
+        names.push(name(device));
         values.push(random.random_range(0.0..100.0));
         numbers.push(sequences[device]);
         sequences[device] += 1;

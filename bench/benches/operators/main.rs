@@ -4,6 +4,7 @@
 //! main.rs      which cases there are, and the table of their figures
 //! input.rs     readings of devices in random order
 //! run.rs       a lane's calls to one operator, and what they cost
+//! save.rs      a save of a window of which little has changed
 //! sketch.rs    the bare partial aggregates of windows: what the window operator is measured against, in the same run
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod input;
 mod run;
+mod save;
 mod sketch;
 
 use clap::Parser;
@@ -97,6 +99,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let cost = run::operator((case.build)()?, input, options.save_every, case.keeps)?;
             report(case.name, *devices, &cost, bare.as_ref().filter(|_| case.has_bare))?;
         }
+    }
+    if is_wanted("save") {
+        let groups = options.devices.iter().copied().max().unwrap_or(0);
+        write!(stdout().lock(), "{}", save::measure(window(&usual())?, groups)?)?;
     }
     Ok(())
 }

@@ -80,7 +80,7 @@ fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
 
 /// Looks at what comes out and counts it.
 #[derive(Default)]
-struct Counted {
+pub(crate) struct Counted {
     passed: u64,
     taken: u64,
     left_out: u64,
