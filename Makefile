@@ -3,13 +3,14 @@
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
+# make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
 # make audit     advisories, bans, licences and sources of the dependencies
 
 target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim mutants demo bench-w1 audit
+.PHONY: test setup lint sim mutants demo bench-w1 bench-operators audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -41,6 +42,10 @@ bench-w1:
 	@echo "bench-w1: a cold release build takes about 25 minutes on two cores, the input 1 GB of disk"
 	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
 	$(target)/release/bench w1 --tidegate $(target)/release/tidegate --folder $(target)/bench-w1
+
+bench-operators:
+	@echo "bench-operators: a cold release build takes about 25 minutes on two cores"
+	cargo bench --package bench --bench operators -- $(ARGS)
 
 audit: setup
 	cargo deny check bans licenses sources

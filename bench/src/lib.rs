@@ -3,6 +3,8 @@
 //! Everything here speaks to Tidegate as a stranger would: over MQTT, through files, by starting the binary as a process. The
 //! room never links `pipelines`, so a measurement contains nothing but what a user would run.
 //!
+//! `benches/operators` is the exception: it calls the operators as a lane does, to see what they cost without all around them.
+//!
 //! Absent by intent: no knowledge of the journal, the records or the tiers.
 
 mod broker;

@@ -1,6 +1,6 @@
 //! Mistakes in a configuration, and how they are shown: file, line, column, the line itself and a hint.
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report};
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report, Severity};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-/// All mistakes found in one file, in the order of the file.
+/// All mistakes found in one file, or all its warnings, in the order of the file.
 #[derive(Clone, Debug)]
 pub struct Problems {
     /// The file's name as it was given.
     pub file: Arc<str>,
     /// What stands in it.
     pub text: Arc<str>,
-    /// The mistakes; at least one.
+    /// The mistakes; at least one. Of warnings there may be none.
     pub list: Vec<Problem>,
 }
 
@@ -71,13 +71,24 @@ impl Problems {
     /// All mistakes with their lines of the file; with colours for a terminal.
     #[must_use]
     pub fn render(&self, colours: bool) -> String {
+        self.render_as(Severity::Error, colours)
+    }
+
+    /// The same for warnings; empty without any.
+    #[must_use]
+    pub fn render_warnings(&self, colours: bool) -> String {
+        self.render_as(Severity::Warning, colours)
+    }
+
+    fn render_as(&self, severity: Severity, colours: bool) -> String {
         let theme = if colours { GraphicalTheme::unicode() } else { GraphicalTheme::none() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(140).with_links(false);
         let mut out = String::new();
         for problem in &self.list {
             let (line, column) = self.place(problem);
             let mut shown = MietteDiagnostic::new(format!("{}:{line}:{column}: {}", self.file, problem.message))
-                .with_label(LabeledSpan::new_with_span(None, problem.span.clone()));
+                .with_label(LabeledSpan::new_with_span(None, problem.span.clone()))
+                .with_severity(severity);
             shown.help = problem.hint.clone();
             let report = Report::from(shown).with_source_code(NamedSource::new(&*self.file, self.text.to_string()));
             if handler.render_report(&mut out, report.as_ref()).is_err() {

@@ -66,6 +66,8 @@ fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
 
 fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
     let plan = plan(file)?;
+    // Where stderr cannot be written there is nobody to warn.
+    let _ = io::stderr().lock().write_all(plan.warnings.render_warnings(io::stderr().is_terminal()).as_bytes());
     let declared = plan.tables.iter().filter(|t| t.kind == TableKind::Declared);
     if !as_json {
         let (sources, operators, tables) = (plan.sources.len(), plan.operators.len(), declared.count());

@@ -44,6 +44,17 @@ fn mistakes_are_told_with_their_place() {
 }
 
 #[test]
+fn what_keeps_every_value_of_a_window_is_a_warning_with_its_place() {
+    let file = root().join("config/pipelines/meters.toml");
+    let text = fs::read_to_string(&file).unwrap().replace("\"max(watts)\"", "\"1 + median(watts)\"");
+    let plan = Plan::read("meters.toml", &text).unwrap();
+    let told = plan.warnings.render_warnings(false);
+    assert!(told.contains("! meters.toml:35:") && told.contains("median keeps every value"), "{told}");
+    let [warning] = &plan.warnings.list[..] else { panic!("{told}") };
+    assert_eq!(&text[warning.span.clone()], "median");
+}
+
+#[test]
 fn every_shipped_pipeline_is_right() {
     for file in files("config/pipelines", "toml") {
         if let Err(problems) = plan(&file) {

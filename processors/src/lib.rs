@@ -13,9 +13,9 @@ pub mod dedupe;
 pub mod duration;
 mod error;
 pub mod filter;
+pub mod functions;
 mod keyed;
 pub mod map;
-
 pub mod presence;
 pub mod rate;
 mod refuse;

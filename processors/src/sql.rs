@@ -3,7 +3,7 @@
 //! One bad row never fails its batch: an expression that fails is evaluated on halves until the failing rows stand alone. Only
 //! immutable functions are allowed, so that a replay gives what the first run gave. Aggregates are read in `window::aggregates`.
 
-use crate::BuildError;
+use crate::{BuildError, functions};
 use arrow::array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -41,12 +41,18 @@ impl From<DataFusionError> for SqlError {
     /// Takes place and hint from the diagnostic where there is one, else the place from the parser's words.
     fn from(error: DataFusionError) -> Self {
         let said = error.diagnostic();
-        let message = said.map_or_else(|| error.strip_backtrace(), |d| d.message.clone());
+        let message = said.map_or_else(|| without_nesting(error.strip_backtrace()), |d| d.message.clone());
         let hint = said.and_then(|d| d.helps.first().map(|h| &h.message).or(d.notes.first().map(|n| &n.message))).cloned();
         let place = said.and_then(|d| d.span).map(|s| s.start.column).filter(|c| *c > 0);
         let column = place.or_else(|| message.rsplit_once("Column: ")?.1.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
         Self { message, column: column.and_then(|c| usize::try_from(c).ok()), hint }
     }
+}
+
+/// What a function of ours says of its arguments, out of what DataFusion says around it.
+fn without_nesting(message: String) -> String {
+    let Some((_, said)) = message.split_once("user-defined coercion failed with: Error during planning: ") else { return message };
+    said.split_once(" No function matches").map_or(said, |(first, _)| first).trim_end_matches('.').to_owned()
 }
 
 /// A scalar SQL expression over the columns of one schema.
@@ -146,7 +152,9 @@ pub(crate) fn context() -> SessionContext {
     let mut config = SessionConfig::new().with_target_partitions(1).with_create_default_catalog_and_schema(false);
     config.options_mut().sql_parser.collect_spans = true;
     let state = SessionStateBuilder::new().with_config(config).with_default_features();
-    SessionContext::new_with_state(state.with_optimizer_rules(vec![]).with_physical_optimizer_rules(vec![]).build())
+    let context = SessionContext::new_with_state(state.with_optimizer_rules(vec![]).with_physical_optimizer_rules(vec![]).build());
+    functions::register(&context);
+    context
 }
 
 /// Reads the text and refuses what a replay could answer differently, or what needs more than the row.
@@ -159,7 +167,11 @@ pub(crate) fn logical(context: &SessionContext, text: &str, columns: &DFSchema) 
     })?;
     match refused {
         Some((name, why)) => Err(SqlError { column: find(text, &name), message: why, hint: None }),
-        None => Ok(expr),
+        None => functions::prepare(expr).map_err(|misplaced| SqlError {
+            column: inside(text, &misplaced.text, misplaced.wrong.at),
+            message: misplaced.wrong.message,
+            hint: None,
+        }),
     }
 }
 
@@ -179,9 +191,17 @@ fn refusal(part: &Expr) -> Option<(String, String)> {
 }
 
 /// Where a word stands in the text, counted in characters from 1.
-fn find(text: &str, word: &str) -> Option<usize> {
+pub(crate) fn find(text: &str, word: &str) -> Option<usize> {
     let lower = text.to_ascii_lowercase();
     lower.find(&word.to_ascii_lowercase()).map(|byte| text[..byte].chars().count() + 1)
+}
+
+/// Where a line and column of a literal stands in the text, counted in characters from 1; the literal's first character without them.
+fn inside(text: &str, literal: &str, at: Option<(usize, usize)>) -> Option<usize> {
+    let start = find(text, literal)?;
+    let Some((line, column)) = at else { return Some(start) };
+    let before: usize = literal.split_inclusive('\n').take(line - 1).map(|l| l.chars().count()).sum();
+    Some(start + before + column - 1)
 }
 
 #[cfg(test)]

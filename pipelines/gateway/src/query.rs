@@ -117,6 +117,7 @@ pub struct Engine {
     limits: Limits,
     runtime: Arc<RuntimeEnv>,
     running: Arc<Semaphore>,
+    functions: fn(&SessionContext),
 }
 
 impl Engine {
@@ -129,7 +130,13 @@ impl Engine {
             // A counter that is not there cannot be told from one that nothing feeds.
             metrics::counter!(Metric::QueriesRejected.name(), "reason" => reason).absolute(0);
         }
-        Ok(Self { tables: Arc::new(tables), limits, runtime, running })
+        Ok(Self { tables: Arc::new(tables), limits, runtime, running, functions: |_| {} })
+    }
+
+    /// The same with more functions: `register` adds them to the session of each query.
+    #[must_use]
+    pub fn with_functions(self, register: fn(&SessionContext)) -> Self {
+        Self { functions: register, ..self }
     }
 
     /// Bytes that the queries under way hold of their memory pool.
@@ -191,6 +198,7 @@ impl Engine {
         for name in WITHHELD {
             session.deregister_udf(name);
         }
+        (self.functions)(&session);
         storage::catalog::register(&session, &tables.specs, &view).map_err(|e| QueryError::Failed(e.to_string()))?;
         Ok(session)
     }

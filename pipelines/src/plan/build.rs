@@ -23,6 +23,7 @@ pub(super) fn plan(written: &Written) -> Result<Plan, Vec<Problem>> {
 struct Builder<'w> {
     written: &'w Written,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
     sources: Vec<PlannedSource>,
     source_streams: Vec<Option<Stream>>,
     operators: Vec<PlannedOperator>,
@@ -34,7 +35,16 @@ struct Builder<'w> {
 impl<'w> Builder<'w> {
     fn new(written: &'w Written) -> Self {
         let operator_streams = vec![None; written.spec.processors.len()];
-        Self { written, problems: vec![], sources: vec![], source_streams: vec![], operators: vec![], operator_streams, tables: vec![] }
+        Self {
+            written,
+            problems: vec![],
+            warnings: vec![],
+            sources: vec![],
+            source_streams: vec![],
+            operators: vec![],
+            operator_streams,
+            tables: vec![],
+        }
     }
 
     fn plan(mut self) -> Result<Plan, Vec<Problem>> {
@@ -78,6 +88,7 @@ impl<'w> Builder<'w> {
             observability: spec.observability.clone(),
             limits: spec.limits,
             tests: spec.tests.clone(),
+            warnings: self.written.problems(self.warnings),
             fingerprint: Default::default(),
         };
         plan.fingerprint = fingerprint::of(&plan, spec);
@@ -173,6 +184,7 @@ impl<'w> Builder<'w> {
                 return None;
             }
         };
+        self.warn(&part, &spec.processor, &stream.schema);
         self.lanes(&part, &spec.processor, &stream);
         let output = put_out(&spec.processor, &stream, operator.schema());
         let operator_name = name.clone();
@@ -187,6 +199,14 @@ impl<'w> Builder<'w> {
             late: None,
         };
         Some((planned, output))
+    }
+
+    fn warn(&mut self, part: &[&str], processor: &Processor, schema: &SchemaRef) {
+        let Processor::Window(options) = processor else { return };
+        for warning in processors::window::warnings(options, schema) {
+            let span = self.written.place_inside(part, &warning.key, warning.column);
+            self.warnings.push(Problem { span, message: warning.message, hint: warning.hint });
+        }
     }
 
     /// The rows that a part reads; none where an input is wrong, which is told there.

@@ -57,6 +57,8 @@ pub struct Plan {
     pub limits: LimitOptions,
     /// What the file says about what comes out of what goes in.
     pub tests: Vec<TestOptions>,
+    /// What is possible and has a price.
+    pub warnings: Problems,
     /// What must not change while a data directory lives.
     pub fingerprint: Fingerprint,
 }

@@ -102,7 +102,7 @@ async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::f
         warm: Folders::of(data_dir).warm,
     };
     let failed = |e| Error::stop("query", e);
-    let engine = Engine::new(tables, limits(&plan)).map_err(failed)?;
+    let engine = Engine::new(tables, limits(&plan)).map_err(failed)?.with_functions(processors::functions::register);
     let answer = engine.query(sql).await.map_err(failed)?;
     gateway::format::render(format, &answer.schema, &answer.batches).map_err(|e| Error::stop("writing the answer", e))
 }

@@ -231,7 +231,8 @@ impl Instance {
             cold: Some(Arc::new(self.cold.clone())),
             warm: self.shared.warm.clone(),
         };
-        Engine::new(tables, limits(&self.plan)).map_err(|e| Error::stop("starting the query engine", e))
+        let engine = Engine::new(tables, limits(&self.plan)).map_err(|e| Error::stop("starting the query engine", e))?;
+        Ok(engine.with_functions(processors::functions::register))
     }
 
     async fn serve(&self, engine: Engine, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {

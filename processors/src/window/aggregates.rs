@@ -3,12 +3,13 @@
 //! The texts are planned as `SELECT … GROUP BY key` over an empty table, so that coercions, FILTER and `max(a) - min(a)` come out as
 //! they do in a query; the parts of that plan are taken. Nothing of the plan itself is run.
 
+use super::first_last;
 use crate::sql::{self, Expression, SqlError};
-use crate::{BuildError, error};
+use crate::{BuildError, error, functions};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, Result};
+use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::utils::find_aggregate_exprs;
 use datafusion::logical_expr::{Expr, GroupsAccumulator};
@@ -30,6 +31,8 @@ pub(super) struct Aggregates {
     pub(super) key: Vec<usize>,
     /// The key columns alone.
     pub(super) key_schema: SchemaRef,
+    /// Some function keeps every value: memory grows with the readings of known groups too.
+    pub(super) grows: bool,
     functions: Vec<Function>,
     /// Arguments and filters of the functions, one after the other.
     inputs: Vec<Expression>,
@@ -80,9 +83,13 @@ impl Aggregates {
         let mut texts = Vec::with_capacity(select.len());
         for (name, text) in select {
             let expr = sql::logical(&context, text, table.schema()).and_then(|e| checked(e, key));
+            let expr = expr.and_then(|e| first_last::by_event_time(e, table.schema()));
             texts.push(expr.map_err(|e| e.at(format!("select.{name}")))?);
         }
-        let plan = plan(table, &texts, key).map_err(|e| at_select(e.into()))?;
+        let plan = match plan(table.clone(), &texts, key) {
+            Ok(plan) => plan,
+            Err(error) => return Err(blamed(&table, select, &texts, key, error)),
+        };
         let names: Vec<_> = select.keys().cloned().collect();
         from_plan(plan.as_ref(), key_at, names, input).map_err(at_select)
     }
@@ -117,6 +124,18 @@ fn checked(expr: Expr, key: &[String]) -> Result<Expr, SqlError> {
         Some(name) => Err(SqlError::new(format!("column `{name}` stands outside of an aggregate and is no key"))),
         None => Ok(expr),
     }
+}
+
+/// The text that cannot be planned alone; all of them where each can be.
+fn blamed(table: &DataFrame, select: &IndexMap<String, String>, texts: &[Expr], key: &[String], error: DataFusionError) -> BuildError {
+    for (text, (name, sql)) in texts.iter().zip(select) {
+        if let Err(error) = plan(table.clone(), std::slice::from_ref(text), key) {
+            let mut error = SqlError::from(error);
+            error.column = error.column.or_else(|| sql::find(sql, error.message.split('(').next()?));
+            return error.at(format!("select.{name}"));
+        }
+    }
+    SqlError::from(error).at("select")
 }
 
 /// The same expression with each aggregate replaced by the column that holds its result.
@@ -154,6 +173,7 @@ fn from_plan(plan: &dyn ExecutionPlan, key: Vec<usize>, names: Vec<String>, inpu
     let mut made = Aggregates {
         key_schema: Arc::new(input.project(&key).map_err(|e| SqlError::new(e.to_string()))?),
         key,
+        grows: false,
         functions: vec![],
         inputs: vec![],
         partial_schema: input.clone(),
@@ -166,6 +186,7 @@ fn from_plan(plan: &dyn ExecutionPlan, key: Vec<usize>, names: Vec<String>, inpu
         if expr.order_sensitivity().hard_requires() && !expr.order_bys().is_empty() {
             return Err(SqlError::new(format!("{}: ORDER BY is not possible in it", expr.name())));
         }
+        made.grows |= functions::keeps_all(expr.fun().name(), expr.is_distinct());
         let fields = expr.state_fields()?;
         let (count, filtered) = (arguments.len(), filter.is_some());
         made.functions.push(Function { expr: expr.clone(), arguments: count, filtered, states: fields.len() });

@@ -14,6 +14,7 @@
 mod aggregates;
 mod calendar;
 mod cut;
+mod first_last;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod sliced;
 mod store;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use crate::keyed::Keyed;
 use crate::{BuildError, error};
@@ -40,6 +42,7 @@ pub use options::{Accumulation, Emit, WindowKind, WindowOptions, WindowShape};
 use output::Finish;
 use paned::Paned;
 use sliced::Sliced;
+pub use warnings::warnings;
 
 /// Builds the operator for rows of the schema `input`.
 pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {

@@ -32,7 +32,8 @@ pub struct WindowOptions {
     /// How many groups (key and window) may be held; readings of further ones are dead letters with reason `state_limit`.
     #[serde(default = "million")]
     pub max_keys: u64,
-    /// How many bytes of groups may be held; readings of further groups are dead letters with reason `state_limit`.
+    /// How many bytes of groups may be held; readings of further groups are dead letters with reason `state_limit`, and with an
+    /// aggregate that keeps every value (`median`, `time_weighted_avg`) all further readings.
     #[serde(default = "gibibyte")]
     #[schemars(with = "String")]
     pub max_state: ByteSize,

@@ -185,11 +185,16 @@ impl Paned {
     /// Puts the readings into their windows, in their order, and gives away those that find none.
     fn place(&mut self, batch: &Batch, slots: &[u32], out: &mut dyn Output) -> Result<Placing> {
         let marks = batch.trail_column(trail::WATERMARK).map(|m| m.as_primitive::<Int64Type>().values());
-        let room = if self.bytes() > self.max_state { 0 } else { self.max_windows.saturating_sub(self.windows) };
+        let full = self.bytes() > self.max_state;
+        let room = if full { 0 } else { self.max_windows.saturating_sub(self.windows) };
         let mut placing = Placing { room, ..Placing::default() };
         let (mut late, mut outside, mut refused) = (vec![], vec![], vec![]);
         for (row, (slot, time)) in slots.iter().zip(batch.times()).enumerate() {
             let reading = Reading { row: row as u32, time: *time, w: marks.map_or(self.watermark, |m| m[row]) };
+            if full && self.aggregates.grows {
+                refused.push(reading.row);
+                continue;
+            }
             let windows = self.keys.touch(*slot);
             match windows.place(*slot, reading, &self.rules, &mut self.store, &mut placing) {
                 Placed::Taken => {

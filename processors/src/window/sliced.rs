@@ -292,7 +292,8 @@ impl Sliced {
         Ok(())
     }
 
-    /// Near a limit: rows of known groups are taken, and new groups as far as there is room.
+    /// Near a limit: rows of known groups are taken, and new groups as far as there is room. No row where a function keeps them all and
+    /// there are no bytes left.
     fn take_admitted(&mut self, start: i64, batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
         let key = &columns[..self.aggregates.key.len()];
         let full = self.held.bytes > self.max_state;
@@ -302,7 +303,11 @@ impl Sliced {
         slice.merge(&self.aggregates).map_err(|e| broken("merging", start, e))?;
         self.held.change(before, slice.held());
         let room = if full { 0 } else { self.max_keys.saturating_sub(self.held.groups) };
-        let admitted = slice.admit(&self.aggregates, key, room, &mut self.groups).map_err(|e| broken("limiting", start, e))?;
+        let admitted = if full && self.aggregates.grows {
+            BooleanArray::from(vec![false; batch.len()])
+        } else {
+            slice.admit(&self.aggregates, key, room, &mut self.groups).map_err(|e| broken("limiting", start, e))?
+        };
         if slice.held() == Held::default() && !admitted.has_true() {
             self.slices.remove(&start);
         }

@@ -136,6 +136,25 @@ fn groups_beyond_the_limit_are_refused_and_known_ones_go_on() {
 }
 
 #[test]
+fn bytes_are_bounded_where_each_reading_is_kept() {
+    for (sum, bounded) in [("median(value)", true), ("time_weighted_avg(value, event_time)", true), ("sum(value)", false)] {
+        let more = serde_json::json!({ "select": { "x": sum }, "max_state": "64KiB" });
+        let mut operator = build(&options("1s", more), &schema()).unwrap();
+        let (mut out, mut most) = (Collect::default(), 0);
+        let readings: Vec<_> = (0..1_000).map(|time| ("a", time, time)).collect();
+        for _ in 0..30 {
+            operator.on_batch(batch(&readings), &mut out).unwrap();
+            most = most.max(operator.held().1);
+        }
+        let refused: usize = out.refused().iter().map(|r| r.1).sum();
+        assert_eq!(refused > 0, bounded, "{sum}");
+        assert_eq!(refused + usize::try_from(out.count(Count::Taken)).unwrap(), 30_000);
+        // The batch in which the limit is passed may double the list.
+        assert!(most < 3 * 65_536, "{sum} holds {most} bytes");
+    }
+}
+
+#[test]
 fn a_failing_argument_refuses_its_row_and_a_failing_output_gives_null() {
     let select = serde_json::json!({ "select": { "x": "sum(10 / value)", "y": "10 / (sum(value) - 5)" } });
     let mut operator = build(&options("1s", select), &schema()).unwrap();
@@ -168,6 +187,38 @@ fn options_that_cannot_be_obeyed_name_their_key() {
         (serde_json::json!({ "window": { "type": "tumbling", "size": "1s", "offset": "1s" } }), "window.offset"),
     ] {
         assert_eq!(build(&options("1s", more), &schema()).err().unwrap().key, key);
+    }
+}
+
+proptest! {
+    #[test]
+    fn first_and_last_go_by_event_time_whatever_order_readings_come_in(
+        readings in prop::collection::vec((0..2u8, 0i64..6, 0i64..9), 1..30),
+        steps in prop::collection::vec((1usize..6, 0..3u8), 1..10),
+    ) {
+        let select = serde_json::json!({ "select": {
+            "first": "first_value(value)", "last": "last_value(value)", "high": "last_value(value) filter (where value > 5)",
+            "arrived": "last_value(value order by event_time)"
+        } });
+        let make = || build(&options("10us", select.clone()), &schema()).unwrap();
+        let names = ["a", "b"];
+        let plain: Vec<_> = readings.iter().map(|r| (names[usize::from(r.0)], r.1, r.2)).collect();
+        let outcome = crate::testing::drive(&make, &plain, &steps, 100, 100);
+        let mut want = vec![];
+        for name in names {
+            let mut own: Vec<_> = plain.iter().filter(|r| r.0 == name).map(|r| (r.1, r.2)).collect();
+            own.sort_unstable();
+            let high = own.iter().rfind(|r| r.1 > 5).map(|r| r.1);
+            if let (Some(first), Some(last)) = (own.first(), own.last()) {
+                let arrived = plain.iter().find(|r| r.0 == name && r.1 == last.0).unwrap();
+                want.push([Some(first.1), Some(last.1), high, Some(arrived.2)]);
+            }
+        }
+        let got = outcome.rows.iter().map(|row| {
+            let row: serde_json::Value = serde_json::from_str(row).unwrap();
+            ["first", "last", "high", "arrived"].map(|column| row[column].as_i64())
+        });
+        prop_assert_eq!(got.collect::<Vec<_>>(), want);
     }
 }
 
