@@ -47,7 +47,7 @@ pub struct WindowShape {
     #[serde(rename = "type")]
     pub kind: WindowKind,
     /// Length: `"10s"` of tumbling, hopping and sliding windows; `"1d"`, `"1w"`, `"3mo"` or `"1y"` of calendar windows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "one_spelling")]
     pub size: Option<String>,
     /// Hopping: a window begins every so often. It need not divide `size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -342,6 +342,15 @@ impl JsonSchema for Emit {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "description": "When panes of an open window are given out.",
             "examples": ["on_close", "every 10s", "every 100 readings"] })
+    }
+}
+
+/// Writes `60s` as `1m`: the same length is the same text, by which a changed plan is told.
+fn one_spelling<S: Serializer>(size: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    match size.as_deref().map(|text| (text, Duration::parse(text))) {
+        Some((_, Ok(length))) => length.serialize(to),
+        Some((text, Err(_))) => to.serialize_str(text),
+        None => to.serialize_none(),
     }
 }
 
