@@ -77,8 +77,9 @@ impl Operator for Sliced {
         let Some(marks) = marks.filter(|_| !self.cut.is_tumbling()) else { return self.take(batch, out) };
         let mut from = 0;
         for (row, (time, mark)) in batch.times().iter().zip(marks.values()).enumerate() {
-            let end = self.cut.first_end(*time);
-            if end <= *mark && end > self.watermark {
+            // The next of its windows to close.
+            let end = self.cut.first_end(*time).max(self.cut.first_end(self.watermark));
+            if end <= self.cut.last_end(*time).min(*mark) {
                 self.take(batch.slice(from, row - from), out)?;
                 self.close(*mark, out)?;
                 from = row;
