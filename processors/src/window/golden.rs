@@ -1,4 +1,4 @@
-//! The worked cases of `tests/golden/window_cases.json`, and of any other file in that form: `TIDEGATE_WINDOW_CASES=path cargo test -p processors`.
+//! The worked cases of `tests/golden/window_cases.json`.
 
 use super::output::{END, PANE, REPLACES, START};
 use super::*;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+const CASES: &str = include_str!("../../../tests/golden/window_cases.json");
 /// Our clock where a case gives no arrivals: after every event time.
 const NOW: i64 = i64::MAX / 2;
 
@@ -210,11 +211,8 @@ fn is_possible(case: &&Value) -> bool {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "a test reads its cases")]
 fn the_worked_cases_come_out_as_written() {
-    let path = std::env::var("TIDEGATE_WINDOW_CASES")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/window_cases.json").into());
-    let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"))).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
     let mut wrong = vec![];
     for case in cases.iter().filter(is_possible) {
         let mut state = Case::open(case);
