@@ -139,16 +139,24 @@ impl Windows {
         open.count(slot, reading, rules, store, to);
         if open.readings >= full {
             to.complete.push((slot, self.0.remove(0)));
+            to.room += 1;
         }
         Placed::Taken
     }
 
     fn place_fixed(&mut self, slot: u32, reading: Reading, cut: &Cut, rules: &Rules, store: &mut Store, to: &mut Placing) -> Placed {
-        let mut placed = if cut.covers(reading.time) { Placed::Late } else { Placed::Outside };
-        for end in cut.ends(reading.time) {
-            if end.saturating_add(rules.lateness) > reading.w {
-                placed = self.take(slot, reading, (cut.start(end), end), rules, store, to);
-            }
+        if !cut.covers(reading.time) {
+            return Placed::Outside;
+        }
+        let takes = |end: &i64| end.saturating_add(rules.lateness) > reading.w;
+        let unknown = |end: &i64| self.0.iter().all(|open| open.start != cut.start(*end));
+        // In all of its windows or in none: a reading that is refused counts nowhere.
+        if cut.ends(reading.time).filter(takes).filter(unknown).count() > to.room {
+            return Placed::Refused;
+        }
+        let mut placed = Placed::Late;
+        for end in cut.ends(reading.time).filter(takes) {
+            placed = self.take(slot, reading, (cut.start(end), end), rules, store, to);
         }
         placed
     }

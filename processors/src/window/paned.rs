@@ -83,15 +83,18 @@ impl Operator for Paned {
     fn on_batch(&mut self, batch: Batch, out: &mut dyn Output) -> Result<()> {
         let (mut batch, mut slots) = (batch, std::mem::take(&mut self.slots));
         let columns = loop {
-            batch = self.keys.admit(batch, &mut slots, out)?;
             match self.aggregates.evaluate(batch.rows()) {
                 Ok(columns) => break columns,
                 Err(failed) => batch = refuse(batch, &failed.rows, Reason::Expression, failed.detail, out)?,
             }
         };
+        let rows = batch.len();
+        let batch = self.keys.admit(batch, &mut slots, out)?;
+        assert_eq!(batch.len(), rows, "keys are bounded by their windows, not here");
         let placing = self.place(&batch, &slots, out)?;
         self.store_rows(&placing, &columns[self.aggregates.key.len()..])?;
         self.put_out_placed(placing, out)?;
+        slots.iter().for_each(|slot| self.forget_if_empty(*slot));
         self.slots = slots;
         self.tidy()
     }
@@ -213,7 +216,6 @@ impl Paned {
         if !without.is_empty() {
             self.give_away(batch, &late, &refused, out)?;
             out.count(Count::Filtered, outside.len() as u64);
-            without.iter().for_each(|row| self.forget_if_empty(slots[*row as usize]));
         }
         Ok(placing)
     }
@@ -259,11 +261,9 @@ impl Paned {
     fn put_out_placed(&mut self, placing: Placing, out: &mut dyn Output) -> Result<()> {
         self.joined.extend(placing.joined.iter().map(|(slot, _, into)| (*slot, *into)));
         let (mut last, mut panes, mut gone) = (Leaving::default(), Leaving::default(), vec![]);
-        let mut complete = 0;
         for (slot, open) in &placing.complete {
             last.add(*slot, open, open.panes.saturating_sub(1), [open.group]);
             gone.push(open.group);
-            complete += usize::from(matches!(self.rules.kind, Kind::Count { .. }));
         }
         for slot in &placing.due {
             for open in &mut self.keys.touch(*slot).0 {
@@ -272,11 +272,9 @@ impl Paned {
                 }
             }
         }
-        self.windows -= complete;
         self.emit(last, true, out)?;
         self.emit(panes, false, out)?;
         self.let_go(&gone);
-        placing.complete.iter().for_each(|(slot, _)| self.forget_if_empty(*slot));
         Ok(())
     }
 

@@ -242,3 +242,27 @@ fn the_usual_aggregates_can_be_kept_as_partials() {
     let column = |name: &str| ints(&arrow::compute::cast(rows.column_by_name(name).unwrap(), &DataType::Int64).unwrap())[0].unwrap();
     assert_eq!(["a", "c", "d", "e", "f", "g"].map(column), [4, 3, 4, 2, 4, 4]);
 }
+
+#[test]
+fn at_the_limit_complete_windows_come_out_and_a_refused_reading_counts_in_no_window() {
+    let count = serde_json::json!({ "window": { "type": "count", "count": 2 }, "max_keys": 1 });
+    let (mut operator, mut out) = (build(&options("1s", count), &schema()).unwrap(), Collect::default());
+    operator.on_batch(batch(&[("a", 1, 1), ("a", 2, 2), ("b", 3, 3), ("a", 4, 4), ("b", 5, 5)]), &mut out).unwrap();
+    assert_eq!((out.count(Count::Taken), out.count(Count::Emitted), operator.held().0), (4, 2, 0));
+    assert_eq!(out.refused(), [(Reason::StateLimit, 1)]);
+
+    let hopping = serde_json::json!({ "type": "hopping", "size": "20us", "hop": "10us" });
+    let hopping = serde_json::json!({ "window": hopping, "allowed_lateness": "1s", "max_keys": 3 });
+    let (mut operator, mut out) = (build(&options("1s", hopping), &schema()).unwrap(), Collect::default());
+    operator.on_batch(batch(&[("a", 1, 1), ("b", 2, 2), ("a", 3, 3)]), &mut out).unwrap();
+    assert_eq!((out.count(Count::Taken), out.refused(), operator.held().0), (2, vec![(Reason::StateLimit, 1)], 2));
+}
+
+#[test]
+fn keys_of_which_every_reading_fails_are_not_held() {
+    let session = serde_json::json!({ "window": { "type": "session", "gap": "5us" }, "select": { "n": "sum(10 / value)" } });
+    let (mut operator, mut out) = (build(&options("1s", session), &schema()).unwrap(), Collect::default());
+    let empty = operator.held();
+    operator.on_batch(batch(&[("a", 1, 0), ("b", 2, 0)]), &mut out).unwrap();
+    assert_eq!((out.refused(), operator.held()), (vec![(Reason::Expression, 2)], empty));
+}
