@@ -55,6 +55,17 @@ fn what_keeps_every_value_of_a_window_is_a_warning_with_its_place() {
 }
 
 #[test]
+fn a_window_that_cannot_go_by_its_devices_time_is_a_warning() {
+    let text = fs::read_to_string(root().join("config/pipelines/loggers.toml")).unwrap();
+    assert!(Plan::read("loggers.toml", &text).unwrap().warnings.list.is_empty());
+    let of_all = text.replace("name     = \"loggers\"", "name = \"loggers\"\nlanes = 1");
+    let of_all = of_all.replace("key    = [\"logger\"]\nwindow", "key    = [\"celsius\"]\nwindow");
+    let of_all = &of_all[..of_all.find("[[tests]]").unwrap()];
+    let told = Plan::read("loggers.toml", of_all).unwrap().warnings.render_warnings(false);
+    assert!(told.contains("goes by the lane's watermark, not by the device's: its key does not hold the source's"), "{told}");
+}
+
+#[test]
 fn every_shipped_pipeline_is_right() {
     for file in files("config/pipelines", "toml") {
         if let Err(problems) = plan(&file) {

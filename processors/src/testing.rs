@@ -21,7 +21,8 @@ pub(crate) fn rows(readings: &[(&str, i64, i64)]) -> RecordBatch {
 }
 
 pub(crate) fn batch(readings: &[(&str, i64, i64)]) -> Batch {
-    let origin = Origin { source: "test".into(), producer: 0, topic: None, arrival: WallTime(0) };
+    // Later than every reading.
+    let origin = Origin { source: "test".into(), producer: 0, topic: None, arrival: WallTime(i64::MAX / 2) };
     Batch::new(rows(readings), Arc::new(origin)).unwrap()
 }
 
@@ -109,13 +110,25 @@ pub(crate) fn drive(
     lag: i64,
     end: i64,
 ) -> Outcome {
+    drive_marked(make, readings, steps, lag, end, false)
+}
+
+/// As `drive`; with `always` each batch is marked.
+pub(crate) fn drive_marked(
+    make: &dyn Fn() -> Box<dyn Operator>,
+    readings: &[(&str, i64, i64)],
+    steps: &[(usize, u8)],
+    lag: i64,
+    end: i64,
+    always: bool,
+) -> Outcome {
     let (mut operator, mut out, mut parts) = (make(), Collect::default(), Parts::default());
     let (mut w, mut from) = (i64::MIN, 0);
     for (length, what) in steps.iter().cycle() {
         let part = &readings[from..readings.len().min(from + length)];
         let before = w;
-        let marks: Vec<i64> = part.iter().map(|r| (w = w.max(r.1 - lag), w).1).collect();
-        let behind = part.iter().zip(&marks).any(|(r, m)| r.1 < *m);
+        let marks: Vec<i64> = part.iter().map(|r| (w, w = w.max(r.1 - lag)).0).collect();
+        let behind = always || part.iter().zip(&marks).any(|(r, m)| r.1 <= *m);
         let mark: ArrayRef = Arc::new(Int64Array::from(marks));
         let trail = behind.then(|| RecordBatch::try_from_iter([(flow::trail::WATERMARK, mark)]).unwrap());
         if !part.is_empty() {

@@ -4,8 +4,8 @@
 //! `out_of_orderness`. The lane's W is the least of the producers that are not idle. Time comes in with the rows and frames alone, so
 //! that a replay of the log moves W the same way.
 //!
-//! Not here: closing windows (`window`), deciding when a lane may count as silent (the driver knows whether it is blocked or
-//! behind its log), and per-device watermarks.
+//! Not here: closing windows (`window`, which also keeps the watermarks of devices), and deciding when a lane may count as silent (the
+//! driver knows whether it is blocked or behind its log).
 
 use crate::duration::Duration;
 use arrow::array::BooleanArray;
@@ -23,12 +23,54 @@ pub struct WatermarkOptions {
     pub idle_timeout: Duration,
     /// How far ahead of its arrival an event time may lie; what lies further is a dead letter and moves nothing.
     pub max_future: Duration,
+    /// Whose watermark decides in windows which readings are late and when a window closes: the lane's, or that of the device itself. With
+    /// `"device"` a device that was offline for a day is not late to itself; only in windows whose key holds the source's key.
+    pub per: Per,
+    /// With `per = "device"`: the windows of a device close without it when the lane's watermark has moved on by this much since its last
+    /// reading.
+    pub device_idle_timeout: Duration,
+    /// With `per = "device"`: how far behind the lane's watermark a device may be; what is older is late. So long is a device remembered.
+    pub device_retention: Duration,
+}
+
+/// Whose watermark decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Per {
+    /// The lane's: that of all its devices together.
+    #[default]
+    Lane,
+    /// The device's own.
+    Device,
 }
 
 impl Default for WatermarkOptions {
-    /// In order; half a minute is several reports of a usual device; a minute covers clocks without NTP for a while.
+    /// In order; half a minute is several reports of a usual device; a minute covers clocks without NTP for a while. A device that uploads
+    /// every quarter of an hour is not silent, and one that was away for a week is not late.
     fn default() -> Self {
-        Self { out_of_orderness: Duration::from_secs(0), idle_timeout: Duration::from_secs(30), max_future: Duration::from_secs(60) }
+        Self {
+            out_of_orderness: Duration::from_secs(0),
+            idle_timeout: Duration::from_secs(30),
+            max_future: Duration::from_secs(60),
+            per: Per::Lane,
+            device_idle_timeout: Duration::from_secs(3_600),
+            device_retention: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+impl WatermarkOptions {
+    /// The most patient of two, for devices and lanes that both sources reach.
+    #[must_use]
+    pub fn or_later(self, other: &Self) -> Self {
+        Self {
+            out_of_orderness: self.out_of_orderness.max(other.out_of_orderness),
+            idle_timeout: self.idle_timeout.max(other.idle_timeout),
+            max_future: self.max_future.max(other.max_future),
+            per: if other.per == Per::Device { Per::Device } else { self.per },
+            device_idle_timeout: self.device_idle_timeout.max(other.device_idle_timeout),
+            device_retention: self.device_retention.max(other.device_retention),
+        }
     }
 }
 
@@ -61,8 +103,9 @@ pub struct ProducerState {
 pub struct Advance {
     /// W after the batch.
     pub watermark: EventTime,
-    /// Some accepted row is not ahead of the W of its moment: the batch needs the trail column `trail::WATERMARK`.
-    pub behind: bool,
+    /// Some accepted row is not ahead of the W of its moment, or devices have their own: the batch needs the trail column
+    /// `trail::WATERMARK`.
+    pub marked: bool,
     /// True for rows whose event time lies beyond `max_future`: they are dead letters. None where there are none.
     pub future: Option<BooleanArray>,
 }
@@ -73,6 +116,7 @@ pub struct Watermark {
     out_of_orderness: Span,
     idle_timeout: Span,
     max_future: Span,
+    by_device: bool,
     state: WatermarkState,
     /// W at the last sign of life, from which a silent lane's W moves on.
     stood: EventTime,
@@ -86,6 +130,7 @@ impl Watermark {
             out_of_orderness: options.out_of_orderness.0,
             idle_timeout: options.idle_timeout.0,
             max_future: options.max_future.0,
+            by_device: options.per == Per::Device,
             state: WatermarkState { w: EventTime::MIN, producers: Vec::new() },
             stood: EventTime::MIN,
         }
@@ -108,14 +153,14 @@ impl Watermark {
         of_producer.since = arrival;
         let mut own = of_producer.w.0;
         let mut w = self.state.w.0.max(own.min(others));
-        let (mut behind, mut future) = (false, false);
+        let (mut marked, mut future) = (self.by_device, false);
         per_row.clear();
         per_row.extend(times.iter().map(|&time| {
             let before = w;
             if time > limit {
                 future = true;
             } else {
-                behind |= time <= w;
+                marked |= time <= w;
                 own = own.max(time.min(arrival.0).saturating_sub(delay));
                 w = w.max(own.min(others));
             }
@@ -125,7 +170,7 @@ impl Watermark {
         self.state.w = EventTime(w);
         self.stood = self.state.w;
         let future = future.then(|| times.iter().map(|&time| Some(time > limit)).collect());
-        Advance { watermark: self.state.w, behind, future }
+        Advance { watermark: self.state.w, marked, future }
     }
 
     /// A producer connected or was lost. Silence counts towards `idle_timeout` only while it is connected; a connect without a
@@ -210,7 +255,7 @@ mod tests {
         let (mut w, mut rows) = (watermark(2), vec![]);
         let advance = w.on_rows(0, &[10, 20, 5, 21], LATER, &mut rows);
         assert_eq!(rows, [i64::MIN, 8, 18, 18]);
-        assert_eq!((advance.watermark, advance.behind, advance.future.is_none()), (EventTime(19), true, true));
+        assert_eq!((advance.watermark, advance.marked, advance.future.is_none()), (EventTime(19), true, true));
         assert_eq!(w.on_rows(0, &[1], LATER, &mut rows).watermark, EventTime(19));
     }
 

@@ -31,7 +31,8 @@ pub mod trail {
     pub const RAW: &str = "raw";
     /// Utf8View, nullable: the W3C `traceparent` that came with the row's message, where some message of the batch has one.
     pub const TRACE: &str = "trace";
-    /// Int64, microseconds: the lane's watermark when the row was taken. Present only where some row is not ahead of it.
+    /// Int64, microseconds: the lane's watermark when the row was taken. Present only where some row is not ahead of it, or where
+    /// devices have watermarks of their own.
     pub const WATERMARK: &str = "watermark";
 }
 

@@ -11,6 +11,8 @@ use flow::{Error, Operator};
 use ingest::decode::OptionError;
 use ingest::rejected::Rejected;
 use processors::BuildError;
+use processors::watermark::Per;
+use processors::window::ByDevice;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -175,7 +177,8 @@ impl<'w> Builder<'w> {
             _ => self.joined(&part, inputs)?,
         };
         self.meeting(&part, &stream);
-        let build = builder(name, &spec.processor, &stream.schema);
+        let by_device = self.by_device(&part, &spec.processor, &stream);
+        let build = builder(name, &spec.processor, by_device, &stream.schema);
         let operator = match build() {
             Ok(operator) => operator,
             Err(e) => {
@@ -199,6 +202,25 @@ impl<'w> Builder<'w> {
             late: None,
         };
         Some((planned, output))
+    }
+
+    /// The watermarks by device of a window, where its sources ask for them and it has them. A warning where it cannot have them.
+    fn by_device(&mut self, part: &[&str], processor: &Processor, stream: &Stream) -> Option<ByDevice> {
+        let Processor::Window(options) = processor else { return None };
+        let waters = stream.sources.iter().filter_map(|n| Some(&self.written.spec.sources.get_index(*n)?.1.common.watermark));
+        let all = waters.clone().all(|w| w.per == Per::Device);
+        let most = waters.cloned().reduce(|a, b| a.or_later(&b)).filter(|w| w.per == Per::Device)?;
+        if all && stream.holds_lane_key(&options.key) {
+            let (delay, idle, retention) = (most.out_of_orderness, most.device_idle_timeout, most.device_retention);
+            return Some(ByDevice { delay: delay.0.0, idle: idle.0.0, retention: retention.0.0 });
+        }
+        let (message, hint) = match all {
+            true => ("the window goes by the lane's watermark, not by the device's: its key does not hold the source's", "key"),
+            false => ("the window goes by the lane's watermark, not by the device's: one of its sources has none by device", "inputs"),
+        };
+        let problem = Problem::new(self.written.place(part, hint), message);
+        self.warnings.push(problem.hint("`watermark = { per = \"device\" }` of a source is for windows by its key"));
+        None
     }
 
     fn warn(&mut self, part: &[&str], processor: &Processor, schema: &SchemaRef) {
@@ -357,13 +379,13 @@ impl<'w> Builder<'w> {
 type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
 
 /// What makes an operator with these options over these columns.
-fn builder(name: &str, processor: &Processor, schema: &SchemaRef) -> Build {
+fn builder(name: &str, processor: &Processor, by_device: Option<ByDevice>, schema: &SchemaRef) -> Build {
     let (name, processor, schema) = (name.to_owned(), processor.clone(), schema.clone());
     Arc::new(move || match &processor {
         Processor::Filter(o) => processors::filter::build(o, &schema),
         Processor::Map(o) => processors::map::build(o, &schema),
         Processor::Dedupe(o) => processors::dedupe::build(o, &schema),
-        Processor::Window(o) => processors::window::build(o, &schema),
+        Processor::Window(o) => processors::window::build_by_device(o, by_device, &schema),
         Processor::Route(o) => processors::route::build(o, &schema),
         Processor::Union(o) => processors::union::build(o, &schema),
         Processor::Deadband(o) => processors::deadband::build(o, &schema),

@@ -3,6 +3,7 @@
 use super::Plan;
 use crate::spec::{Processor, Spec};
 use arrow::datatypes::SchemaRef;
+use processors::watermark::Per;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use storage::epoch::Fingerprint;
@@ -13,6 +14,9 @@ pub(super) fn of(plan: &Plan, spec: &Spec) -> Fingerprint {
     parts.insert("pipeline.lanes".to_owned(), plan.lanes.to_string());
     for source in &plan.sources {
         parts.insert(format!("sources.{}.key", source.name), source.key.join(", "));
+        if source.watermark.per == Per::Device {
+            parts.insert(format!("sources.{}.watermark.per", source.name), text(&source.watermark.per));
+        }
         columns(&format!("sources.{}", source.name), &source.schema, &mut parts);
     }
     for (name, processor) in &spec.processors {

@@ -45,7 +45,12 @@ impl Stream {
 
     /// True if rows that agree in `key` are all in one lane.
     pub(super) fn is_split_by(&self, key: &[String], lanes: u32) -> bool {
-        lanes == 1 || self.lane_key.as_ref().is_some_and(|of| of.iter().all(|column| key.contains(column)))
+        lanes == 1 || self.holds_lane_key(key)
+    }
+
+    /// True if rows that agree in `key` agree in what decides their lane: they are of one device.
+    pub(super) fn holds_lane_key(&self, key: &[String]) -> bool {
+        self.lane_key.as_ref().is_some_and(|of| of.iter().all(|column| key.contains(column)))
     }
 }
 

@@ -129,14 +129,8 @@ pub(crate) fn parts(plan: &Plan, nodes: Vec<Node>, watermark: &WatermarkOptions,
 
 /// The watermark of the journal's lanes: the most patient of what its sources ask for.
 pub(crate) fn journal_watermark(plan: &Plan) -> WatermarkOptions {
-    let journaled = plan.sources.iter().filter(|s| s.is_journaled()).map(|s| s.watermark.clone());
-    journaled
-        .reduce(|a, b| WatermarkOptions {
-            out_of_orderness: a.out_of_orderness.max(b.out_of_orderness),
-            idle_timeout: a.idle_timeout.max(b.idle_timeout),
-            max_future: a.max_future.max(b.max_future),
-        })
-        .unwrap_or_default()
+    let journaled = plan.sources.iter().filter(|s| s.is_journaled()).map(|s| &s.watermark);
+    journaled.fold(None, |all: Option<WatermarkOptions>, one| Some(all.map_or(one.clone(), |all| all.or_later(one)))).unwrap_or_default()
 }
 
 fn lane_table(table: &crate::plan::PlannedTable) -> LaneTable {

@@ -347,7 +347,7 @@ impl Lane {
         let advance = self.parts.watermark.on_rows(origin.producer, batch.times(), origin.arrival, &mut self.water);
         let tally = &mut self.sources[source];
         tally.input += batch.len() as u64;
-        let batch = if advance.behind { mark_watermarks(batch, &self.water)? } else { batch };
+        let batch = if advance.marked { mark_watermarks(batch, &self.water)? } else { batch };
         let (batch, future) = split_future(batch, advance.future.as_ref())?;
         tally.output += batch.len() as u64;
         if let Some(rows) = future {

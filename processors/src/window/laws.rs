@@ -1,16 +1,16 @@
 //! Laws of all kinds of windows: how readings come in batches and when state is saved changes nothing, and a naive computation agrees.
 
 use super::*;
-use crate::testing::{Outcome, drive, schema};
+use crate::testing::{Outcome, drive, drive_marked, schema};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-fn window(window: &Value, more: &Value) -> Box<dyn Operator> {
+fn window(window: &Value, more: &Value, by: Option<ByDevice>) -> Box<dyn Operator> {
     let mut options =
         json!({ "key": ["device"], "window": window, "select": { "n": "count(*)", "total": "sum(value)", "most": "max(value)" } });
     options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    build(&serde_json::from_value(options).unwrap(), &schema()).unwrap()
+    build_by_device(&serde_json::from_value(options).unwrap(), by, &schema()).unwrap()
 }
 
 /// Each kind, with and without what makes panes.
@@ -39,7 +39,11 @@ fn kinds() -> Vec<(Value, Value)> {
 const DEVICES: [&str; 4] = ["a", "b", "c", "d"];
 
 fn run(kind: &(Value, Value), readings: &[(&str, i64, i64)], steps: &[(usize, u8)], lag: i64) -> Outcome {
-    drive(&|| window(&kind.0, &kind.1), readings, steps, lag, 10_000)
+    drive(&|| window(&kind.0, &kind.1, None), readings, steps, lag, 10_000)
+}
+
+fn run_by_device(kind: &(Value, Value), readings: &[(&str, i64, i64)], steps: &[(usize, u8)], lag: i64, by: ByDevice) -> Outcome {
+    drive_marked(&|| window(&kind.0, &kind.1, Some(by)), readings, steps, lag, 10_000, true)
 }
 
 /// Rows of (device, start, end, count, sum) as `drive` gives them.
@@ -94,6 +98,46 @@ proptest! {
         for kind in kinds() {
             let (alone, together) = (run(&kind, &readings, &[(1, 0)], lag), run(&kind, &readings, &steps, lag));
             prop_assert_eq!(alone, together, "{} {}", kind.0, kind.1);
+        }
+    }
+
+    #[test]
+    fn with_watermarks_by_device_neither_batches_nor_saves_nor_silence_change_a_row(
+        readings in prop::collection::vec((0..4usize, 0i64..200, 0i64..10), 1..60),
+        steps in prop::collection::vec((1usize..12, 0..3u8), 1..20),
+        lag in 1i64..60,
+        by in (0i64..30, 1i64..150, 30i64..300),
+    ) {
+        let readings: Vec<_> = readings.into_iter().map(|(device, time, value)| (DEVICES[device], time, value)).collect();
+        let by = ByDevice { delay: by.0, idle: by.1, retention: by.2 };
+        for kind in kinds() {
+            let (alone, together) = (run_by_device(&kind, &readings, &[(1, 0)], lag, by), run_by_device(&kind, &readings, &steps, lag, by));
+            prop_assert_eq!(alone, together, "{} {} {:?}", kind.0, kind.1, by);
+        }
+    }
+
+    #[test]
+    fn a_device_with_its_own_watermark_gets_what_it_would_get_alone(
+        readings in prop::collection::vec((0..4usize, 0i64..200, 0i64..10), 1..60),
+        steps in prop::collection::vec((1usize..12, 0..3u8), 1..20),
+        lag in 1i64..60,
+        delay in 0i64..30,
+    ) {
+        let readings: Vec<_> = readings.into_iter().map(|(device, time, value)| (DEVICES[device], time, value)).collect();
+        // Silent only when all is over.
+        let by = ByDevice { delay, idle: 1_000, retention: 1_000_000 };
+        for kind in kinds() {
+            let together = run_by_device(&kind, &readings, &steps, lag, by);
+            let (mut rows, mut late) = (vec![], vec![]);
+            for device in DEVICES {
+                let own: Vec<_> = readings.iter().filter(|r| r.0 == device).copied().collect();
+                let alone = run(&kind, &own, &[(1, 0)], delay);
+                rows.extend(alone.rows);
+                late.extend(alone.late);
+            }
+            rows.sort();
+            late.sort();
+            prop_assert_eq!((together.rows, together.late), (rows, late), "{} {}", kind.0, kind.1);
         }
     }
 

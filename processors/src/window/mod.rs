@@ -8,12 +8,13 @@
 //!
 //! ```text
 //! sliced.rs   windows of fixed edges with one pane: aggregated by slices of time     cut.rs  calendar.rs  slice.rs
-//! paned.rs    all others: one by one, by key                                         open.rs  store.rs
+//! paned.rs    all others: one by one, by key                                         open.rs  device.rs  store.rs
 //! ```
 
 mod aggregates;
 mod calendar;
 mod cut;
+mod device;
 mod first_last;
 #[cfg(test)]
 mod golden;
@@ -35,6 +36,7 @@ use crate::{BuildError, error};
 use aggregates::Aggregates;
 use arrow::datatypes::SchemaRef;
 use cut::Cut;
+pub use device::ByDevice;
 use flow::{EVENT_TIME, Operator};
 use open::{Kind, Rules};
 use options::Shape;
@@ -46,6 +48,12 @@ pub use warnings::warnings;
 
 /// Builds the operator for rows of the schema `input`.
 pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
+    build_by_device(options, None, input)
+}
+
+/// Builds the operator where each key has a watermark of its own, which decides in place of the lane's. All batches must be marked with
+/// the lane's (`flow::trail::WATERMARK`).
+pub fn build_by_device(options: &WindowOptions, by_device: Option<ByDevice>, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
     let shape = options.check()?;
     error::column(input, "key", EVENT_TIME)?;
     let aggregates = Aggregates::parse(&options.select, &options.key, input)?;
@@ -54,7 +62,7 @@ pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Opera
     let limits =
         (usize::try_from(options.max_keys).unwrap_or(usize::MAX), usize::try_from(options.max_state.as_u64()).unwrap_or(usize::MAX));
     let kind = match (shape, Cut::of(shape)) {
-        (_, Some(cut)) if options.one_pane() => return Ok(Box::new(Sliced::new(cut, aggregates, finish, limits))),
+        (_, Some(cut)) if options.one_pane() && by_device.is_none() => return Ok(Box::new(Sliced::new(cut, aggregates, finish, limits))),
         (_, Some(cut)) => Kind::Fixed(cut),
         (Shape::Sliding { size }, _) => Kind::Sliding { size },
         (Shape::Session { gap, max }, _) => Kind::Session { gap, max },
@@ -63,6 +71,8 @@ pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Opera
     };
     let ends = matches!(shape, Shape::Global | Shape::Count { partial: true, .. });
     let rules = Rules { kind, lateness, emit: options.emit, accumulation: options.accumulation };
-    let keys = Keyed::new(&options.key, u64::from(u32::MAX), input)?;
-    Ok(Box::new(Paned::new(rules, aggregates, finish, ends, limits, keys)))
+    // Without watermarks of their own, keys are bounded by their windows.
+    let max_keys = if by_device.is_some() { options.max_keys } else { u64::from(u32::MAX) };
+    let keys = Keyed::new(&options.key, max_keys, input)?;
+    Ok(Box::new(Paned::new(rules, aggregates, finish, ends, by_device, limits, keys)))
 }

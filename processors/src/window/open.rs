@@ -4,6 +4,7 @@
 //! that pane was put out yet. So results do not depend on how readings come in batches.
 
 use super::cut::Cut;
+use super::device::Clock;
 use super::options::{Accumulation, Emit};
 use super::store::Store;
 use crate::keyed::KeyState;
@@ -61,9 +62,14 @@ pub(super) struct Merged {
     pub(super) replaces: Vec<(i64, i64)>,
 }
 
-/// The open windows of a key, in no order.
+/// The windows of a key.
 #[derive(Debug, Default)]
-pub(super) struct Windows(pub(super) Vec<Open>);
+pub(super) struct Windows {
+    /// Those that are open, in no order.
+    pub(super) open: Vec<Open>,
+    /// How far the key's own time has come, where devices have watermarks of their own.
+    pub(super) clock: Option<Clock>,
+}
 
 /// What became of a reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,14 +137,14 @@ impl Windows {
 
     /// Puts a reading into the one window of the key, which is complete with so many readings.
     fn place_next(&mut self, slot: u32, reading: Reading, full: u32, rules: &Rules, store: &mut Store, to: &mut Placing) -> Placed {
-        if self.0.is_empty() && !self.open((i64::MAX, i64::MIN), reading.w, rules, store, to) {
+        if self.open.is_empty() && !self.begin((i64::MAX, i64::MIN), reading.w, rules, store, to) {
             return Placed::Refused;
         }
-        let open = &mut self.0[0];
+        let open = &mut self.open[0];
         (open.start, open.end) = (open.start.min(reading.time), open.end.max(reading.time.saturating_add(1)));
         open.count(slot, reading, rules, store, to);
         if open.readings >= full {
-            to.complete.push((slot, self.0.remove(0)));
+            to.complete.push((slot, self.open.remove(0)));
             to.room += 1;
         }
         Placed::Taken
@@ -149,7 +155,7 @@ impl Windows {
             return Placed::Outside;
         }
         let takes = |end: &i64| end.saturating_add(rules.lateness) > reading.w;
-        let unknown = |end: &i64| self.0.iter().all(|open| open.start != cut.start(*end));
+        let unknown = |end: &i64| self.open.iter().all(|open| open.start != cut.start(*end));
         // In all of its windows or in none: a reading that is refused counts nowhere.
         if cut.ends(reading.time).filter(takes).filter(unknown).count() > to.room {
             return Placed::Refused;
@@ -163,12 +169,12 @@ impl Windows {
 
     /// Puts a reading into the window of these bounds.
     fn take(&mut self, slot: u32, reading: Reading, bounds: (i64, i64), rules: &Rules, store: &mut Store, to: &mut Placing) -> Placed {
-        let known = self.0.iter().position(|open| open.start == bounds.0);
-        if known.is_none() && !self.open(bounds, reading.w, rules, store, to) {
+        let known = self.open.iter().position(|open| open.start == bounds.0);
+        if known.is_none() && !self.begin(bounds, reading.w, rules, store, to) {
             return Placed::Refused;
         }
-        let at = known.unwrap_or_else(|| self.0.len() - 1);
-        let open = &mut self.0[at];
+        let at = known.unwrap_or_else(|| self.open.len() - 1);
+        let open = &mut self.open[at];
         let had = open.fresh > 0;
         if open.closes_at(reading.w, rules) {
             open.closing_pane(rules);
@@ -184,14 +190,14 @@ impl Windows {
     }
 
     /// Opens a window at the end of the list; false where there is no room.
-    fn open(&mut self, (start, end): (i64, i64), w: i64, rules: &Rules, store: &mut Store, to: &mut Placing) -> bool {
+    fn begin(&mut self, (start, end): (i64, i64), w: i64, rules: &Rules, store: &mut Store, to: &mut Placing) -> bool {
         if to.room == 0 {
             return false;
         }
         to.room -= 1;
         let mut open = Open { group: store.open(), start, end, ..Open::default() };
         open.pass_boundaries(w, rules);
-        self.0.push(open);
+        self.open.push(open);
         true
     }
 
@@ -206,7 +212,7 @@ impl Windows {
     ) -> Placed {
         let (mut start, mut last) = (reading.time, reading.time);
         let mut touched = vec![];
-        for (at, open) in self.0.iter_mut().enumerate() {
+        for (at, open) in self.open.iter_mut().enumerate() {
             let is_open = open.end.saturating_add(rules.lateness) > reading.w;
             let touches = reading.time <= open.end && reading.time >= open.start.saturating_sub(gap);
             let (earlier, later) = (start.min(open.start), last.max(open.end.saturating_sub(gap)));
@@ -223,21 +229,21 @@ impl Windows {
             if end.saturating_add(rules.lateness) <= reading.w {
                 return Placed::Late;
             }
-            if !self.open((start, end), reading.w, rules, store, to) {
+            if !self.begin((start, end), reading.w, rules, store, to) {
                 return Placed::Refused;
             }
-            let open = self.0.last_mut().expect("just opened");
+            let open = self.open.last_mut().expect("just opened");
             open.closed = open.end <= reading.w;
             open.count(slot, reading, rules, store, to);
             return Placed::Taken;
         };
         for at in touched.drain(1..).rev() {
-            let swallowed = self.0.swap_remove(at);
-            to.joined.push((slot, swallowed.group, self.0[first].group));
+            let swallowed = self.open.swap_remove(at);
+            to.joined.push((slot, swallowed.group, self.open[first].group));
             to.room += 1;
-            self.0[first].swallow(swallowed, store);
+            self.open[first].swallow(swallowed, store);
         }
-        let open = &mut self.0[first];
+        let open = &mut self.open[first];
         if (open.start, open.end) != (start, end) {
             open.become_of(start, end);
         }
@@ -251,12 +257,12 @@ impl Windows {
     /// The groups that a sliding window ending with `open` takes in.
     pub(super) fn sliding(&self, open: &Open, size: i64) -> impl Iterator<Item = u32> {
         let (from, to) = (open.start.saturating_sub(size), open.start);
-        self.0.iter().filter(move |o| o.start > from && o.start <= to).map(|o| o.group)
+        self.open.iter().filter(move |o| o.start > from && o.start <= to).map(|o| o.group)
     }
 
     /// Lets sliding windows go that no later one takes in.
     pub(super) fn slide_on(&mut self, w: i64, size: i64, gone: &mut Vec<u32>) {
-        self.0.retain(|open| {
+        self.open.retain(|open| {
             let passed = open.closed && open.start.saturating_add(size) <= w;
             if passed {
                 gone.push(open.group);
@@ -267,14 +273,14 @@ impl Windows {
 
     /// When W next does something to a window of the key.
     pub(super) fn next_due(&self, rules: &Rules) -> Option<i64> {
-        self.0.iter().filter_map(|open| open.next_due(rules)).min()
+        self.open.iter().filter_map(|open| open.next_due(rules)).min()
     }
 }
 
 impl Open {
     /// What W does to it. Changes it accordingly.
     pub(super) fn step(&mut self, w: i64, rules: &Rules) -> Step {
-        if matches!(rules.kind, Kind::Count { .. } | Kind::Global) {
+        if !rules.is_timed() {
             return Step::Nothing;
         }
         let last = self.end.saturating_add(rules.lateness) <= w;
@@ -336,8 +342,7 @@ impl Open {
         self.readings += 1;
         self.fresh += 1;
         to.pairs.push((reading.row, self.group));
-        let timed = !matches!(rules.kind, Kind::Count { .. } | Kind::Global);
-        let late = timed && self.end <= reading.w;
+        let late = rules.is_timed() && self.end <= reading.w;
         let full = matches!(rules.emit, Emit::EveryReadings(n) if self.readings.is_multiple_of(n));
         if !(late || full) {
             return;
@@ -361,8 +366,7 @@ impl Open {
     }
 
     fn closes_at(&self, w: i64, rules: &Rules) -> bool {
-        let timed = !matches!(rules.kind, Kind::Count { .. } | Kind::Global);
-        timed && !self.closed && self.end <= w
+        rules.is_timed() && !self.closed && self.end <= w
     }
 
     /// Closes it. The pane is the last of those by time, whether or not all came.
@@ -430,6 +434,11 @@ impl Rules {
         self.accumulation == Accumulation::Discarding
     }
 
+    /// Whether W closes such windows.
+    pub(super) fn is_timed(&self) -> bool {
+        !matches!(self.kind, Kind::Count { .. } | Kind::Global)
+    }
+
     /// How far the rows of final windows lie behind W.
     pub(super) fn lag(&self) -> i64 {
         match self.kind {
@@ -441,8 +450,8 @@ impl Rules {
 
 impl KeyState for Windows {
     fn write(&self, words: &mut Vec<i64>) {
-        words.push(self.0.len() as i64);
-        for open in &self.0 {
+        words.push(self.open.len() as i64);
+        for open in &self.open {
             let counts = [open.group, open.readings, open.fresh, open.panes, open.boundary, u32::from(open.closed)].map(i64::from);
             words.extend(counts);
             words.extend([open.start, open.end]);
@@ -452,12 +461,17 @@ impl KeyState for Windows {
             words.push(replaces.len() as i64);
             words.extend(replaces.iter().flat_map(|(start, end)| [*start, *end]));
         }
+        words.extend(self.clock.iter().flat_map(|clock| [clock.w, clock.lane]));
     }
 
     fn read(words: &[i64]) -> Option<Self> {
         let mut words = words.iter().copied();
-        let windows = (0..words.next()?).map(|_| read_open(&mut words)).collect::<Option<_>>()?;
-        words.next().is_none().then_some(Self(windows))
+        let open = (0..words.next()?).map(|_| read_open(&mut words)).collect::<Option<_>>()?;
+        let clock = match words.next() {
+            Some(w) => Some(Clock { w, lane: words.next()? }),
+            None => None,
+        };
+        words.next().is_none().then_some(Self { open, clock })
     }
 }
 
@@ -474,7 +488,7 @@ fn read_open(words: &mut impl Iterator<Item = i64>) -> Option<Open> {
 /// Which group the rows under each stored number belong to.
 pub(super) fn owners<'a>(windows: impl Iterator<Item = &'a Windows>) -> Result<Vec<Option<u32>>> {
     let mut owners: Vec<Option<u32>> = vec![];
-    for open in windows.flat_map(|w| &w.0) {
+    for open in windows.flat_map(|w| &w.open) {
         let also = open.more.as_ref().map_or(&[][..], |more| &more.also[..]);
         for number in also.iter().chain([&open.group]) {
             let at = *number as usize;

@@ -6,17 +6,18 @@
 //! State: the windows by key (part `keys`) and their partial aggregates (part `partials`).
 
 use super::aggregates::Aggregates;
+use super::device::ByDevice;
 use super::open::{Kind, Open, Placed, Placing, Reading, Rules, Step, Windows, owners};
 use super::output::{Bounds, Finish};
 use super::store::Store;
-use crate::keyed::Keyed;
+use crate::keyed::{Forget, Keyed};
 use crate::refuse::refuse;
 use crate::timers::Timers;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::DataFusionError;
-use flow::{Batch, Count, Error, EventTime, Operator, Output, Reason, Result, Span, StateReader, StateWriter, trail};
+use flow::{Batch, Count, Error, EventTime, Operator, Output, Reason, Remedy, Result, Span, StateReader, StateWriter, trail};
 use std::collections::HashMap;
 
 /// See the page.
@@ -26,6 +27,8 @@ pub(super) struct Paned {
     finish: Finish,
     /// Whether what is left over is given out when the input ends.
     ends: bool,
+    /// Watermarks by device, and when silent ones are looked for.
+    by_device: Option<(ByDevice, Forget)>,
     max_windows: usize,
     max_state: usize,
     keys: Keyed<Windows>,
@@ -54,6 +57,7 @@ impl Paned {
         aggregates: Aggregates,
         finish: Finish,
         ends: bool,
+        by_device: Option<ByDevice>,
         limits: (usize, usize),
         keys: Keyed<Windows>,
     ) -> Self {
@@ -63,6 +67,7 @@ impl Paned {
             aggregates,
             finish,
             ends,
+            by_device: by_device.map(|by| (by, Forget::new(by.retention))),
             max_windows: limits.0,
             max_state: limits.1,
             keys,
@@ -82,18 +87,24 @@ impl Operator for Paned {
 
     fn on_batch(&mut self, batch: Batch, out: &mut dyn Output) -> Result<()> {
         let (mut batch, mut slots) = (batch, std::mem::take(&mut self.slots));
+        // Evaluated first: a key of readings that fail would be held for nothing.
         let columns = loop {
             match self.aggregates.evaluate(batch.rows()) {
                 Ok(columns) => break columns,
                 Err(failed) => batch = refuse(batch, &failed.rows, Reason::Expression, failed.detail, out)?,
             }
         };
-        let rows = batch.len();
-        let batch = self.keys.admit(batch, &mut slots, out)?;
-        assert_eq!(batch.len(), rows, "keys are bounded by their windows, not here");
+        let (rows, batch) = (batch.len(), self.keys.admit(batch, &mut slots, out)?);
+        let columns = match batch.len() == rows {
+            true => columns,
+            false => self.aggregates.evaluate(batch.rows()).map_err(|failed| Error::new(Remedy::Stop, failed.detail))?,
+        };
         let placing = self.place(&batch, &slots, out)?;
         self.store_rows(&placing, &columns[self.aggregates.key.len()..])?;
         self.put_out_placed(placing, out)?;
+        if self.by_device.is_some() {
+            self.look_at_due(&slots, out)?;
+        }
         slots.iter().for_each(|slot| self.forget_if_empty(*slot));
         self.slots = slots;
         self.tidy()
@@ -101,33 +112,33 @@ impl Operator for Paned {
 
     fn on_watermark(&mut self, w: EventTime, out: &mut dyn Output) -> Result<EventTime> {
         self.watermark = self.watermark.max(w.0);
-        let (mut panes, mut last) = (Leaving::default(), Leaving::default());
-        let (mut gone, mut looked) = (vec![], vec![]);
+        let mut due = vec![];
         while let Some(slot) = self.timers.pop(self.watermark) {
-            self.look(slot, &mut panes, &mut last, &mut gone);
-            looked.push(slot);
+            due.push((slot, self.reached(slot)));
         }
-        self.emit(panes, false, out)?;
-        self.emit(last, true, out)?;
-        self.let_go(&gone);
-        for slot in looked {
-            match self.keys.state(slot).next_due(&self.rules) {
-                Some(due) => self.timers.set(slot, due),
-                None => self.forget_if_empty(slot),
-            }
+        self.look_at(&due, out)?;
+        for (slot, _) in due {
+            self.set_timer(slot);
+            self.forget_if_empty(slot);
         }
+        self.forget_silent();
         self.tidy()?;
         Ok(EventTime(self.watermark.saturating_sub(self.rules.lag())))
     }
 
     fn on_end(&mut self, out: &mut dyn Output) -> Result<()> {
+        if self.by_device.is_some() && self.rules.is_timed() {
+            let open: Vec<_> = self.keys.iter().filter(|(_, windows)| !windows.open.is_empty()).map(|(slot, _)| slot).collect();
+            open.iter().for_each(|slot| self.keys.touch(*slot).pass_all(self.watermark));
+            return self.look_at_due(&open, out);
+        }
         if !self.ends {
             return Ok(());
         }
         let (mut last, mut gone) = (Leaving::default(), vec![]);
         let slots: Vec<u32> = self.keys.iter().map(|(slot, _)| slot).collect();
         for slot in &slots {
-            for open in std::mem::take(&mut self.keys.touch(*slot).0) {
+            for open in std::mem::take(&mut self.keys.touch(*slot).open) {
                 if open.has_news() || !self.rules.discards() {
                     last.add(*slot, &open, open.panes, [open.group]);
                 }
@@ -147,8 +158,7 @@ impl Operator for Paned {
 
     fn last_timer(&self) -> Option<EventTime> {
         let last = |open: &Open| open.end.saturating_add(self.rules.lag());
-        let timed = !matches!(self.rules.kind, Kind::Count { .. } | Kind::Global);
-        self.keys.iter().filter(|_| timed).flat_map(|(_, windows)| &windows.0).map(last).max().map(EventTime)
+        self.keys.iter().filter(|_| self.rules.is_timed()).flat_map(|(_, windows)| &windows.open).map(last).max().map(EventTime)
     }
 
     fn lag(&self) -> Span {
@@ -164,12 +174,13 @@ impl Operator for Paned {
     fn load(&mut self, from: &mut dyn StateReader) -> Result<()> {
         self.keys.load(from)?;
         let owners = owners(self.keys.iter().map(|(_, windows)| windows))?;
+        let by = self.by_device();
         for (slot, windows) in self.keys.iter() {
-            self.windows += windows.0.len();
-            if let Some(due) = windows.next_due(&self.rules) {
+            self.windows += windows.open.len();
+            if let Some(due) = windows.next_look(&self.rules, by) {
                 self.timers.set(slot, due);
             }
-            let many = windows.0.iter().filter(|open| open.more.as_ref().is_some_and(|more| !more.also.is_empty()));
+            let many = windows.open.iter().filter(|open| open.more.as_ref().is_some_and(|more| !more.also.is_empty()));
             self.joined.extend(many.map(|open| (slot, open.group)));
         }
         self.store.load(from, self.windows, &owners)
@@ -190,18 +201,21 @@ impl Paned {
         let marks = batch.trail_column(trail::WATERMARK).map(|m| m.as_primitive::<Int64Type>().values());
         let full = self.bytes() > self.max_state;
         let room = if full { 0 } else { self.max_windows.saturating_sub(self.windows) };
+        let (by, arrival) = (self.by_device(), batch.origin().arrival.0);
         let mut placing = Placing { room, ..Placing::default() };
         let (mut late, mut outside, mut refused) = (vec![], vec![], vec![]);
         for (row, (slot, time)) in slots.iter().zip(batch.times()).enumerate() {
-            let reading = Reading { row: row as u32, time: *time, w: marks.map_or(self.watermark, |m| m[row]) };
+            let lane = marks.map_or(self.watermark, |m| m[row]);
+            let windows = self.keys.touch(*slot);
+            let w = by.map_or(lane, |by| windows.hear(*time.min(&arrival), lane, &self.rules, by));
+            let reading = Reading { row: row as u32, time: *time, w };
             if full && self.aggregates.grows {
                 refused.push(reading.row);
                 continue;
             }
-            let windows = self.keys.touch(*slot);
             match windows.place(*slot, reading, &self.rules, &mut self.store, &mut placing) {
                 Placed::Taken => {
-                    if let Some(due) = windows.next_due(&self.rules) {
+                    if let Some(due) = windows.next_look(&self.rules, by) {
                         self.timers.set(*slot, due);
                     }
                 }
@@ -266,7 +280,7 @@ impl Paned {
             gone.push(open.group);
         }
         for slot in &placing.due {
-            for open in &mut self.keys.touch(*slot).0 {
+            for open in &mut self.keys.touch(*slot).open {
                 if let Some(pane) = open.take_due() {
                     panes.add(*slot, open, pane, [open.group]);
                 }
@@ -278,14 +292,66 @@ impl Paned {
         Ok(())
     }
 
-    /// What the watermark does to the windows of a key.
-    fn look(&mut self, slot: u32, panes: &mut Leaving, last: &mut Leaving, gone: &mut Vec<u32>) {
+    /// Watermarks by device, if there are.
+    fn by_device(&self) -> Option<ByDevice> {
+        self.by_device.as_ref().map(|(by, _)| *by)
+    }
+
+    /// The W of a key, now that the lane's stands at `watermark`.
+    fn reached(&mut self, slot: u32) -> i64 {
+        match self.by_device() {
+            Some(by) => self.keys.touch(slot).follow(self.watermark, &self.rules, by),
+            None => self.watermark,
+        }
+    }
+
+    /// Sees that a key is looked at when the lane's W next does something to its windows.
+    fn set_timer(&mut self, slot: u32) {
+        if let Some(due) = self.keys.state(slot).next_look(&self.rules, self.by_device()) {
+            self.timers.set(slot, due);
+        }
+    }
+
+    /// Forgets devices that have been silent for so long that they may as well be new.
+    fn forget_silent(&mut self) {
+        let Some((by, forget)) = &mut self.by_device else { return };
+        if forget.look(self.watermark) {
+            self.keys.retain(|windows| !windows.is_forgettable(self.watermark, *by));
+        }
+    }
+
+    /// Puts out what the keys' own W have passed.
+    fn look_at_due(&mut self, slots: &[u32], out: &mut dyn Output) -> Result<()> {
+        let mut slots = slots.to_vec();
+        slots.sort_unstable();
+        slots.dedup();
+        let due = |slot: &u32| self.keys.state(*slot).due(&self.rules).map(|w| (*slot, w));
+        let due: Vec<(u32, i64)> = slots.iter().filter_map(due).collect();
+        self.look_at(&due, out)?;
+        due.iter().for_each(|(slot, _)| self.set_timer(*slot));
+        Ok(())
+    }
+
+    /// What W does to the windows of some keys, each with its own.
+    fn look_at(&mut self, keys: &[(u32, i64)], out: &mut dyn Output) -> Result<()> {
+        let (mut panes, mut last, mut gone) = (Leaving::default(), Leaving::default(), vec![]);
+        for (slot, w) in keys {
+            self.look(*slot, *w, &mut panes, &mut last, &mut gone);
+        }
+        self.emit(panes, false, out)?;
+        self.emit(last, true, out)?;
+        self.let_go(&gone);
+        Ok(())
+    }
+
+    /// What W does to the windows of a key.
+    fn look(&mut self, slot: u32, w: i64, panes: &mut Leaving, last: &mut Leaving, gone: &mut Vec<u32>) {
         let mut windows = std::mem::take(self.keys.touch(slot));
-        windows.0.sort_by_key(|open| open.end);
+        windows.open.sort_by_key(|open| open.end);
         let mut at = 0;
-        while at < windows.0.len() {
-            let step = windows.0[at].step(self.watermark, &self.rules);
-            let open = &windows.0[at];
+        while at < windows.open.len() {
+            let step = windows.open[at].step(w, &self.rules);
+            let open = &windows.open[at];
             let goes = match (step, &self.rules.kind) {
                 (Step::Nothing, _) => false,
                 (Step::Pane(pane), _) => {
@@ -302,10 +368,10 @@ impl Paned {
                     false
                 }
                 (Step::Delta(pane), _) => {
-                    let left = windows.0[at].renew(&mut self.store);
+                    let left = windows.open[at].renew(&mut self.store);
                     last.add(slot, &left, pane, [left.group]);
                     gone.push(left.group);
-                    windows.0[at].end.saturating_add(self.rules.lateness) <= self.watermark
+                    windows.open[at].end.saturating_add(self.rules.lateness) <= w
                 }
                 (Step::Final(pane), _) => {
                     last.add(slot, open, pane, [open.group]);
@@ -314,7 +380,7 @@ impl Paned {
                 (Step::Gone, _) => true,
             };
             if goes {
-                gone.push(windows.0.remove(at).group);
+                gone.push(windows.open.remove(at).group);
                 self.windows -= 1;
             } else {
                 at += 1;
@@ -322,7 +388,7 @@ impl Paned {
         }
         if let Kind::Sliding { size } = self.rules.kind {
             let before = gone.len();
-            windows.slide_on(self.watermark, size, gone);
+            windows.slide_on(w, size, gone);
             self.windows -= gone.len() - before;
         }
         *self.keys.touch(slot) = windows;
@@ -338,7 +404,10 @@ impl Paned {
         columns.extend(self.store.results(&self.aggregates, &of, slots.len()).map_err(broken)?);
         let groups =
             RecordBatch::try_new(self.aggregates.result_schema.clone(), columns).map_err(|e| Error::stop("results of windows", e))?;
-        let rows = self.finish.rows(&self.aggregates, &groups, &bounds, self.watermark)?;
+        // What a device's own W has passed is done now, wherever the lane's stands.
+        let ahead = bounds.end.iter().copied().max().filter(|_| last && self.by_device.is_some() && self.rules.is_timed());
+        let arrival = ahead.unwrap_or(i64::MIN).max(self.watermark);
+        let rows = self.finish.rows(&self.aggregates, &groups, &bounds, arrival)?;
         if last {
             out.count(Count::Emitted, slots.len() as u64);
             out.rows(rows);
@@ -352,8 +421,9 @@ impl Paned {
         groups.iter().for_each(|group| self.store.close(*group));
     }
 
+    /// A device with a watermark of its own is remembered.
     fn forget_if_empty(&mut self, slot: u32) {
-        if self.keys.state(slot).0.is_empty() {
+        if self.by_device.is_none() && self.keys.state(slot).open.is_empty() {
             self.keys.forget_slot(slot);
         }
     }
@@ -365,13 +435,13 @@ impl Paned {
         }
         self.store.compact(&self.aggregates).map_err(broken)?;
         for (slot, group) in std::mem::take(&mut self.joined) {
-            let held = self.keys.state(slot).0.iter().any(|open| open.group == group);
+            let held = self.keys.state(slot).open.iter().any(|open| open.group == group);
             if held {
-                let merged = self.keys.touch(slot).0.iter_mut().filter(|open| open.group == group).filter_map(|open| open.more.as_mut());
+                let merged = self.keys.touch(slot).open.iter_mut().filter(|open| open.group == group).filter_map(|open| open.more.as_mut());
                 merged.for_each(|more| more.also.clear());
             }
         }
-        self.store.free_all_but(self.keys.iter().flat_map(|(_, windows)| windows.0.iter().map(|open| open.group)));
+        self.store.free_all_but(self.keys.iter().flat_map(|(_, windows)| windows.open.iter().map(|open| open.group)));
         Ok(())
     }
 }
