@@ -107,6 +107,7 @@ fn the_fingerprint_changes_with_what_state_depends_on_and_with_nothing_else() {
         ("size = \"1m\"", "size = \"2m\""),
         ("\"float64\"", "\"float32\""),
         ("[\"device_id\"]", "[\"site\", \"device_id\"]"),
+        ("watermark = {", "watermark = { per = \"device\","),
     ] {
         assert!(text.contains(from), "{from}");
         assert_ne!(fingerprint(&text.replace(from, to)), plain, "{to}");
