@@ -69,7 +69,7 @@ fn name(device: usize) -> String {
 }
 
 fn origin() -> Arc<Origin> {
-    Arc::new(Origin { source: "bench".into(), producer: 0, topic: None, arrival: WallTime(0) })
+    Arc::new(Origin { source: "bench".into(), producer: 0, topic: None, arrival: WallTime(2 * START) })
 }
 
 fn batch(rows: usize, random: &mut StdRng, sequences: &mut [i64], time: &mut i64, overtaken: bool) -> Result<RecordBatch, ArrowError> {

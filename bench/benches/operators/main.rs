@@ -19,6 +19,7 @@ mod sketch;
 use clap::Parser;
 use flow::Operator;
 use input::Input;
+use processors::window::ByDevice;
 use run::Cost;
 use serde_json::{Value, json};
 use std::error::Error;
@@ -62,9 +63,12 @@ struct Case {
     has_bare: bool,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 9] = [
     Case { name: "tumbling 10 s, 5 aggregates", build: || window(&usual()), overtaken: false, keeps: true, has_bare: true },
     Case { name: "the same, 1 % out of order", build: || window(&usual()), overtaken: true, keeps: true, has_bare: true },
+    Case { name: "hopping 60 s by 10 s", build: hopping, overtaken: true, keeps: true, has_bare: false },
+    Case { name: "session with a gap of 5 s", build: session, overtaken: true, keeps: true, has_bare: false },
+    Case { name: "tumbling 10 s, watermarks by device", build: by_device, overtaken: true, keeps: true, has_bare: false },
     Case {
         name: "tumbling 10 s, time_weighted_avg",
         build: || window(&json!({ "mean": "time_weighted_avg(value, event_time)" })),
@@ -122,12 +126,26 @@ fn usual() -> Value {
 }
 
 fn window(select: &Value) -> Built {
+    shaped(&json!({ "type": "tumbling", "size": "10s" }), select, None)
+}
+
+fn hopping() -> Built {
+    shaped(&json!({ "type": "hopping", "size": "60s", "hop": "10s" }), &usual(), None)
+}
+
+fn session() -> Built {
+    shaped(&json!({ "type": "session", "gap": "5s" }), &usual(), None)
+}
+
+fn by_device() -> Built {
+    let by = ByDevice { delay: 5_000_000, idle: 60_000_000, retention: 3_600_000_000 };
+    shaped(&json!({ "type": "tumbling", "size": "10s" }), &usual(), Some(by))
+}
+
+fn shaped(window: &Value, select: &Value, by: Option<ByDevice>) -> Built {
     // A window of a million devices and the one before it are open at once.
-    let options = json!({
-        "key": ["device"], "window": { "type": "tumbling", "size": "10s" }, "select": select,
-        "max_keys": 100_000_000, "max_state": "64GiB"
-    });
-    Ok(processors::window::build(&serde_json::from_value(options)?, &input::schema())?)
+    let options = json!({ "key": ["device"], "window": window, "select": select, "max_keys": 100_000_000, "max_state": "64GiB" });
+    Ok(processors::window::build_by_device(&serde_json::from_value(options)?, by, &input::schema())?)
 }
 
 fn dedupe() -> Built {

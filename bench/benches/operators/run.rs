@@ -41,6 +41,7 @@ pub(crate) fn operator(mut operator: Box<dyn Operator>, input: &Input, save_ever
     if let Some(end) = operator.last_timer() {
         operator.on_watermark(end, &mut out)?;
     }
+    operator.on_end(&mut out)?;
     let cost = Cost { cpu_seconds: cpu_seconds()? - start, rows: input.rows };
     let seen = if keeps { out.taken } else { out.passed + out.left_out };
     if seen != input.rows as u64 {
