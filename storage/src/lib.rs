@@ -9,6 +9,7 @@ pub mod epoch;
 pub mod hot;
 pub mod mover;
 pub mod options;
+pub mod panes;
 mod prune;
 pub mod state;
 pub mod table;

@@ -6,7 +6,7 @@
 use crate::epoch::Segment;
 use crate::options::TableSpec;
 use crate::prune::{Extent, may_hold};
-use crate::view::View;
+use crate::view::{LaneView, View};
 use crate::warm::{segment_path, text_key, time_range};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -45,7 +45,8 @@ pub struct OneTable {
 }
 
 impl OneTable {
-    /// The table with its own columns; with `tiers` also `_tier`, which is `hot`, `warm` or `cold`.
+    /// The table with its own columns; with `tiers` also `_tier`, which is `hot`, `warm`, `cold`, or `provisional` for windows that may
+    /// still be revised.
     #[must_use]
     pub fn new(spec: TableSpec, view: Arc<View>, tiers: bool) -> Self {
         // Delta keeps every column nullable, and the plan may not promise more than its coldest part.
@@ -81,8 +82,15 @@ impl OneTable {
         Ok(kept)
     }
 
-    fn hot(&self, state: &dyn Session, columns: &[usize], filters: &[Expr]) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let batches: Vec<RecordBatch> = self.view.lanes.iter().flat_map(|l| l.batches(&self.spec.name).iter().cloned()).collect();
+    /// Rows in memory: of each lane those that `of` gives.
+    fn memory(
+        &self,
+        state: &dyn Session,
+        columns: &[usize],
+        filters: &[Expr],
+        of: fn(&LaneView, &str) -> Vec<RecordBatch>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let batches: Vec<RecordBatch> = self.view.lanes.iter().flat_map(|lane| of(lane, &self.spec.name)).collect();
         let extent = |b: &RecordBatch| Extent { rows: b.num_rows() as u64, times: time_range(b).unwrap_or_default(), keys: None };
         let batches = self.prune(state, filters, batches, extent)?;
         if batches.is_empty() {
@@ -237,7 +245,8 @@ impl TableProvider for OneTable {
         let limit = limit.filter(|_| filters.is_empty());
         let filters: Vec<Expr> = self.own(filters).cloned().collect();
         let parts = [
-            ("hot", self.hot(state, &columns, &filters)?),
+            ("provisional", self.memory(state, &columns, &filters, |lane, table| lane.provisional(table).to_vec())?),
+            ("hot", self.memory(state, &columns, &filters, |lane, table| lane.batches(table).to_vec())?),
             ("warm", self.warm(state, &columns, &filters, limit)?),
             ("cold", self.cold(state, &columns, &filters, limit).await?),
         ];
@@ -259,6 +268,7 @@ mod tests {
     use super::*;
     use crate::catalog::register;
     use crate::epoch::{TableState, Whole};
+    use crate::panes::Identity;
     use crate::testing::{readings, spec};
     use crate::view::{ColdView, LiveLane, View};
     use crate::warm::write_segment;
@@ -294,8 +304,8 @@ mod tests {
         }
         let whole = Whole { tables: [("t".to_owned(), state)].into(), ..Whole::default() };
         let lane = LiveLane::new(Lane("l".into()), old.len() as u64, Arc::new(whole));
-        lane.push("t", old.len() as u64 + 1, batch(new));
-        let mut view = View { warm: warm.to_owned(), lanes: vec![lane.view()], ..View::default() };
+        lane.push("t", old.len() as u64 + 1, batch(new), None).unwrap();
+        let mut view = View { warm: warm.to_owned(), lanes: vec![lane.view().unwrap()], ..View::default() };
         if moved > 0 {
             let rows: Vec<_> = old.iter().take(moved as usize).map(batch).collect();
             let provider = Arc::new(MemTable::try_new(spec().schema, vec![rows]).unwrap());
@@ -385,6 +395,27 @@ mod tests {
             assert!(text.contains(tiers), "{text}");
             assert!(ask(&session, "SELECT count(*) FROM tiers.t WHERE _tier = 'warm'").await.contains(&format!("| {} ", 3 - moved)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_window_that_may_be_revised_has_its_newest_row_and_then_its_last() {
+        let schema = spec().schema;
+        let identity = Arc::new(Identity::new(&schema, &["device".to_owned(), "event_time".to_owned()], None).unwrap());
+        let lane = LiveLane::new(Lane("l".into()), 0, Arc::new(Whole::default()));
+        let mut seen = vec![];
+        let mut look = async |lane: &LiveLane| {
+            let view = Arc::new(View { lanes: vec![lane.view().unwrap()], ..View::default() });
+            let text =
+                ask(&session(&view), "SELECT string_agg(device || ' ' || v || ' ' || _tier, '|' ORDER BY device) AS x FROM tiers.t").await;
+            seen.push(text.lines().nth(3).unwrap_or_default().trim_matches(['|', ' ']).to_owned());
+        };
+        lane.put_panes("t", 0, batch(&vec![(0, 9, 1), (1, 9, 1)]), &identity).unwrap();
+        look(&lane).await;
+        lane.put_panes("t", 0, batch(&vec![(0, 9, 2)]), &identity).unwrap();
+        look(&lane).await;
+        lane.push("t", 1, batch(&vec![(0, 9, 3)]), Some(0)).unwrap();
+        look(&lane).await;
+        assert_eq!(seen, ["a 1.0 provisional|b 1.0 provisional", "a 2.0 provisional|b 1.0 provisional", "a 3.0 hot|b 1.0 provisional"]);
     }
 
     #[tokio::test]

@@ -5,16 +5,19 @@
 //! epoch >= h of (lane, table)                          hot
 //! epoch <  h, the segment's move number > t            warm
 //! epoch <  h, the segment's move number <= t           cold       t: the lane's version in the cold snapshot
+//! of a window that may still be revised                provisional, until its last row comes, which is hot
 //! ```
 //! `View::take` reads the lanes first and the cold tables after them, and holds `dropped <= t <= marked` for every lane.
 
 use crate::epoch::{Segment, Whole};
 use crate::hot::{Hot, HotLimits, HotTable};
+use crate::panes::{Identity, Panes};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use flow::{Error, EventTime, Lane, Remedy, Result, WallTime};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use world::{Bug, planted};
@@ -37,6 +40,8 @@ pub struct LaneView {
     pub first: u64,
     /// Hot rows by table.
     pub hot: BTreeMap<String, HotTable>,
+    /// Rows of windows that may still be revised, by table.
+    pub provisional: BTreeMap<String, Vec<RecordBatch>>,
 }
 
 impl LaneView {
@@ -50,6 +55,12 @@ impl LaneView {
     #[must_use]
     pub fn batches(&self, table: &str) -> &[RecordBatch] {
         self.hot.get(table).map_or(&[], |t| &t.batches)
+    }
+
+    /// Rows of the table's windows that may still be revised: the newest of each.
+    #[must_use]
+    pub fn provisional(&self, table: &str) -> &[RecordBatch] {
+        self.provisional.get(table).map_or(&[], Vec::as_slice)
     }
 
     /// The segments of the table that are neither hot nor cold, given the lane's version `moved` in the cold table.
@@ -151,19 +162,35 @@ struct LiveState {
     whole: Arc<Whole>,
     watermark: EventTime,
     hot: Hot,
+    /// By table and operator.
+    panes: BTreeMap<(String, usize), Panes>,
 }
 
 impl LiveLane {
     /// A lane whose newest sealed record is `record`; rows of later epochs will be hot.
     #[must_use]
     pub fn new(lane: Lane, record: u64, whole: Arc<Whole>) -> Self {
-        let state = LiveState { record, whole, watermark: EventTime::MIN, hot: Hot::new(record + 1) };
-        Self { lane, state: Mutex::new(state) }
+        Self { lane, state: Mutex::new(LiveState::new(record, whole)) }
     }
 
-    /// Rows of the epoch that record `epoch` will seal.
-    pub fn push(&self, table: &str, epoch: u64, rows: RecordBatch) {
-        self.state().hot.push(table, epoch, rows);
+    /// Rows of the epoch that record `epoch` will seal; `of`: they are the last of their windows, and the operator that made them.
+    pub fn push(&self, table: &str, epoch: u64, rows: RecordBatch, of: Option<usize>) -> Result<()> {
+        let mut state = self.state();
+        if let Some(panes) = of.and_then(|of| state.panes.get_mut(&(table.to_owned(), of))) {
+            panes.settle(&rows)?;
+        }
+        state.hot.push(table, epoch, rows);
+        Ok(())
+    }
+
+    /// Rows of windows of the operator `of` that may still be revised, in the place of earlier ones.
+    pub fn put_panes(&self, table: &str, of: usize, rows: RecordBatch, identity: &Arc<Identity>) -> Result<()> {
+        let mut state = self.state();
+        let panes = match state.panes.entry((table.to_owned(), of)) {
+            Entry::Occupied(panes) => panes.into_mut(),
+            Entry::Vacant(place) => place.insert(Panes::new(identity.clone(), rows.schema_ref())?),
+        };
+        panes.put(rows)
     }
 
     /// The running watermark.
@@ -187,7 +214,7 @@ impl LiveLane {
     /// Begins anew from a sealed record, as after a restart.
     pub fn rewind(&self, record: u64, whole: Arc<Whole>) {
         let mut state = self.state();
-        *state = LiveState { record, whole, watermark: EventTime::MIN, hot: Hot::new(record + 1) };
+        *state = LiveState::new(record, whole);
     }
 
     /// The least epoch whose rows of the table are hot: moves and compaction take segments below it only.
@@ -203,21 +230,31 @@ impl LiveLane {
     }
 
     /// The lane at this instant.
-    #[must_use]
-    pub fn view(&self) -> LaneView {
+    pub fn view(&self) -> Result<LaneView> {
         let state = self.state();
-        LaneView {
+        let mut provisional: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+        for ((table, _), panes) in &state.panes {
+            provisional.entry(table.clone()).or_default().extend(panes.snapshot()?);
+        }
+        Ok(LaneView {
             lane: self.lane.clone(),
             record: state.record,
             whole: state.whole.clone(),
             watermark: state.watermark,
             first: state.hot.floor(""),
             hot: state.hot.snapshot(),
-        }
+            provisional,
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().expect("nothing panics while it holds a lane's view")
+    }
+}
+
+impl LiveState {
+    fn new(record: u64, whole: Arc<Whole>) -> Self {
+        Self { record, whole, watermark: EventTime::MIN, hot: Hot::new(record + 1), panes: BTreeMap::new() }
     }
 }
 
@@ -238,7 +275,7 @@ impl Live {
 impl Views for Live {
     async fn lanes(&self) -> Result<Vec<LaneView>> {
         let lanes: Vec<_> = self.lanes.lock().expect("nothing panics while it holds the lanes").values().cloned().collect();
-        Ok(lanes.iter().map(|l| l.view()).collect())
+        lanes.iter().map(|l| l.view()).collect()
     }
 }
 
@@ -259,6 +296,7 @@ impl Views for Stored {
             watermark: EventTime::MIN,
             first: record + 1,
             hot: BTreeMap::new(),
+            provisional: BTreeMap::new(),
         };
         Ok(self.lanes.iter().map(view).collect())
     }

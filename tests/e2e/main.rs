@@ -6,6 +6,7 @@
 //! functions.rs  aggregates over time in windows and in queries
 //! bad_input.rs  bad messages between good ones
 //! refused.rs    a second run on the same data directory
+//! revised.rs    windows that take readings after their close: one row each, provisional until it is final
 //! rules.rs      config/prometheus, checked by promtool
 //! real.rs       real data beside the repository, where it is there
 //! ```
@@ -15,5 +16,6 @@ mod flights;
 mod functions;
 mod real;
 mod refused;
+mod revised;
 mod rules;
 mod weather;

@@ -78,6 +78,12 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Puts out again, by `Output::pane`, what it would show of each window that may still be revised. Called once, after a load.
+    fn panes(&mut self, out: &mut dyn Output) -> Result<()> {
+        let _ = out;
+        Ok(())
+    }
+
     /// How far the watermark that `on_watermark` returns stays behind the one it is given.
     fn lag(&self) -> Span {
         Span(0)

@@ -199,6 +199,10 @@ impl<'w> Builder<'w> {
             schema: output.schema.clone(),
             sources: output.sources.clone(),
             build: BuildOperator(Arc::new(move || build().map_err(|e| Error::stop(format!("building operator {operator_name}"), e)))),
+            identity: match &spec.processor {
+                Processor::Window(options) => options.identity(),
+                _ => None,
+            },
             late: None,
         };
         Some((planned, output))

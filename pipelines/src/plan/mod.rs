@@ -172,6 +172,8 @@ pub struct PlannedOperator {
     pub sources: Vec<usize>,
     /// Makes one.
     pub build: BuildOperator,
+    /// The columns that tell one of its windows from another, where a window's rows take the place of each other.
+    pub identity: Option<Vec<String>>,
     /// The number of its table of late rows in `Plan::tables`, where it has one.
     pub late: Option<usize>,
 }

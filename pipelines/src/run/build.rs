@@ -8,6 +8,7 @@ use crate::run::marks::MovePolicy;
 use flow::{Result, Span};
 use processors::watermark::Watermark;
 use processors::watermark::WatermarkOptions;
+use processors::window::REPLACES;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use storage::durable::create_dir_all;
 use storage::epoch::{Chain, Claimed, EpochStore, LocalEpochs, clean_files, clean_records};
 use storage::hot::HotLimits;
 use storage::options::TableSpec;
+use storage::panes::Identity;
 use storage::state::StateStore;
 use storage::view::LiveLane;
 use world::World;
@@ -118,7 +120,7 @@ pub(crate) fn parts(plan: &Plan, nodes: Vec<Node>, watermark: &WatermarkOptions,
         graph: Graph::new(nodes, plan.tables.iter().map(|t| t.inputs.clone()).collect()),
         watermark: Watermark::new(watermark),
         sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
-        tables: plan.tables.iter().map(lane_table).collect(),
+        tables: plan.tables.iter().map(|table| lane_table(plan, table)).collect(),
         dead_letters: plan.dead_letters_table(),
         dead_letter_options: plan.dead_letters,
         lanes: plan.lanes,
@@ -133,10 +135,20 @@ pub(crate) fn journal_watermark(plan: &Plan) -> WatermarkOptions {
     journaled.fold(None, |all: Option<WatermarkOptions>, one| Some(all.map_or(one.clone(), |all| all.or_later(one)))).unwrap_or_default()
 }
 
-fn lane_table(table: &crate::plan::PlannedTable) -> LaneTable {
+fn lane_table(plan: &Plan, table: &crate::plan::PlannedTable) -> LaneTable {
     let warm = &table.options.warm;
     let moves = table.options.cold.as_ref().map(|_| MovePolicy { partition: span(warm.partition), age: span(warm.age) });
-    LaneTable { name: table.name.clone(), schema: table.schema.clone(), moves }
+    LaneTable { name: table.name.clone(), schema: table.schema.clone(), moves, windows: windows(plan, table) }
+}
+
+/// The operators that give a table rows of windows that may still be revised.
+fn windows(plan: &Plan, table: &crate::plan::PlannedTable) -> BTreeMap<usize, Arc<Identity>> {
+    let identity = |of: usize| {
+        let (operator, columns) = (plan.operators.get(of)?, plan.operators.get(of)?.identity.as_ref()?);
+        let replaces = operator.schema.index_of(REPLACES).is_ok().then_some(REPLACES);
+        Some((of, Arc::new(Identity::new(&table.schema, columns, replaces)?)))
+    };
+    table.inputs.iter().filter_map(|input| identity(input.operator()?)).collect()
 }
 
 fn clean(plan: &Plan, shared: &Shared, name: &str, claimed: &Claimed) -> Result<()> {

@@ -96,7 +96,7 @@ struct Progress {
     /// Nothing is read, and no result is shown, until this epoch is sealed: what began it stands in no log.
     hold: Option<Epoch>,
     /// Results that wait for that seal.
-    withheld: Vec<(Epoch, usize, RecordBatch)>,
+    withheld: Vec<Action>,
     ended: bool,
     stopping: bool,
     /// Who waits for the end, before the log is taken to its end and after.
@@ -124,6 +124,9 @@ impl Driver {
             waiting_for_end: vec![],
             doomed: vec![],
         };
+        for action in self.lane.begin()? {
+            self.perform(action, &mut progress)?;
+        }
         let mut clock = self.world().time.sleep(Duration::ZERO);
         loop {
             if !progress.end_wanted.is_empty() && (progress.ended || !self.behind()) {
@@ -299,8 +302,11 @@ impl Driver {
 
     fn perform(&mut self, action: Action, progress: &mut Progress) -> Result<()> {
         match action {
-            Action::Show { epoch, table, rows } if progress.hold.is_some() => progress.withheld.push((epoch, table, rows)),
-            Action::Show { epoch, table, rows } => self.show(epoch, table, rows),
+            Action::Show { .. } | Action::ShowPanes { .. } if progress.hold.is_some() => progress.withheld.push(action),
+            Action::Show { epoch, table, rows, of } => self.show(epoch, table, rows, of)?,
+            Action::ShowPanes { table, of, rows } => {
+                self.live.put_panes(&self.shared.specs[table].name, of, rows, self.lane.identity(table, of))?;
+            }
             Action::Write(cut) => {
                 progress.last_close = self.world().elapsed();
                 let (shared, whole) = (self.shared.clone(), self.lane.chain().whole().clone());
@@ -315,12 +321,12 @@ impl Driver {
     }
 
     /// From here on queries see the rows.
-    fn show(&self, epoch: Epoch, table: usize, rows: RecordBatch) {
+    fn show(&self, epoch: Epoch, table: usize, rows: RecordBatch, of: Option<usize>) -> Result<()> {
         let newest = rows.column_by_name(EVENT_TIME).and_then(|times| max(times.as_primitive::<TimestampMicrosecondType>()));
         if let Some(newest) = newest {
             metrics::histogram!(Metric::EndToEnd.name()).record((self.world().now().0 - newest) as f64 / 1e6);
         }
-        self.live.push(&self.shared.specs[table].name, epoch.0, rows);
+        self.live.push(&self.shared.specs[table].name, epoch.0, rows, of)
     }
 
     /// With `journal.sync` other than "always", a position may be sealed only when the log is on disk below it.
@@ -335,7 +341,9 @@ impl Driver {
         progress.hold = progress.hold.filter(|held| *held > epoch);
         if progress.hold.is_none() {
             // In hot before the seal is seen, so that no query misses them.
-            progress.withheld.drain(..).for_each(|(epoch, table, rows)| self.show(epoch, table, rows));
+            for action in std::mem::take(&mut progress.withheld) {
+                self.perform(action, progress)?;
+            }
         }
         let whole = self.lane.chain().whole().clone();
         let now = self.world().elapsed();

@@ -25,11 +25,22 @@ impl Node {
     }
 }
 
+/// Rows on their way to a table.
+pub(crate) struct Arriving {
+    /// The table's number.
+    pub(crate) table: usize,
+    /// The number of the operator that made them.
+    pub(crate) of: Option<usize>,
+    /// Others will take the place of them.
+    pub(crate) provisional: bool,
+    pub(crate) batch: Batch,
+}
+
 /// What left the graph in one pass, in order.
 #[derive(Default)]
 pub(crate) struct Emitted {
-    /// Rows for a table, by its number.
-    pub(crate) tables: Vec<(usize, Batch)>,
+    /// Rows for tables.
+    pub(crate) tables: Vec<Arriving>,
     /// Rows that came too late for an operator, by its number.
     pub(crate) late: Vec<(usize, Batch)>,
     /// Rows that could not be used.
@@ -68,8 +79,12 @@ impl Graph {
     fn run_all(&mut self, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<()> {
         for index in 0..self.nodes.len() {
             let outputs = self.run(index, w, ended, emitted)?;
-            for (branch, batch) in outputs {
-                self.deliver(branch.map_or(Input::Operator(index), |branch| Input::Branch(index, branch)), batch, emitted);
+            for out in outputs {
+                match out {
+                    Out::Rows(batch) => self.deliver(Input::Operator(index), batch, emitted),
+                    Out::Branch(branch, batch) => self.deliver(Input::Branch(index, branch), batch, emitted),
+                    Out::Pane(batch) => self.store(Input::Operator(index), &batch, true, emitted),
+                }
             }
         }
         Ok(())
@@ -104,7 +119,23 @@ impl Graph {
         Ok(())
     }
 
-    fn run(&mut self, index: usize, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<Vec<(Option<usize>, Batch)>> {
+    /// What tables show of windows that may still be revised, after a restore.
+    pub(crate) fn panes(&mut self) -> Result<Emitted> {
+        let mut emitted = Emitted::default();
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            let mut sink = Sink { node: index, tally: &mut node.tally, rows: vec![], emitted: &mut emitted };
+            node.operator.panes(&mut sink)?;
+            let panes = sink.rows;
+            for out in panes {
+                let Out::Pane(batch) = out else { panic!("operator {index} put out rows that are not to be revised") };
+                self.store(Input::Operator(index), &batch, true, &mut emitted);
+            }
+        }
+        Ok(emitted)
+    }
+
+    fn run(&mut self, index: usize, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<Vec<Out>> {
         let reached = self.nodes[index].inputs.iter().map(|input| input.operator().map_or(w, |of| self.nodes[of].passed_on));
         let reached = reached.min().unwrap_or(w);
         let node = &mut self.nodes[index];
@@ -127,43 +158,53 @@ impl Graph {
         for node in self.nodes.iter_mut().filter(|n| n.inputs.contains(&from)) {
             node.inbox.push(batch.clone());
         }
-        for (table, inputs) in self.tables.iter().enumerate() {
-            if inputs.contains(&from) {
-                emitted.tables.push((table, batch.clone()));
-            }
-        }
+        self.store(from, &batch, false, emitted);
     }
+
+    /// Rows for the tables that read `from`.
+    fn store(&self, from: Input, batch: &Batch, provisional: bool, emitted: &mut Emitted) {
+        let reads = self.tables.iter().enumerate().filter(|(_, inputs)| inputs.contains(&from));
+        emitted.tables.extend(reads.map(|(table, _)| Arriving { table, of: from.operator(), provisional, batch: batch.clone() }));
+    }
+}
+
+/// What an operator put out.
+enum Out {
+    Rows(Batch),
+    /// For those who read this branch.
+    Branch(usize, Batch),
+    /// For tables, until others take the place of them.
+    Pane(Batch),
 }
 
 /// Where one operator's output of one pass is gathered and counted.
 struct Sink<'a> {
     node: usize,
     tally: &'a mut Tally,
-    /// Rows with the branch for which they are; none for all readers.
-    rows: Vec<(Option<usize>, Batch)>,
+    rows: Vec<Out>,
     emitted: &'a mut Emitted,
 }
 
 impl Sink<'_> {
-    fn put(&mut self, branch: Option<usize>, batch: Batch) {
-        self.tally.output += batch.len() as u64;
-        if !batch.is_empty() {
-            self.rows.push((branch, batch));
+    fn put(&mut self, rows: u64, out: Out) {
+        self.tally.output += rows;
+        if rows > 0 {
+            self.rows.push(out);
         }
     }
 }
 
 impl Output for Sink<'_> {
     fn rows(&mut self, batch: Batch) {
-        self.put(None, batch);
+        self.put(batch.len() as u64, Out::Rows(batch));
     }
 
     fn branch(&mut self, branch: usize, batch: Batch) {
-        self.put(Some(branch), batch);
+        self.put(batch.len() as u64, Out::Branch(branch, batch));
     }
 
-    fn pane(&mut self, _: Batch) {
-        // Tables show a window when it is final.
+    fn pane(&mut self, batch: Batch) {
+        self.rows.push(Out::Pane(batch));
     }
 
     fn late(&mut self, batch: Batch) {
@@ -214,7 +255,8 @@ mod tests {
         let mut graph = Graph::new(vec![router, filter], vec![vec![Input::Operator(1)], vec![Input::Branch(0, 1), Input::Branch(0, 0)]]);
         let mut emitted = Emitted::default();
         graph.pass(Some((0, batch(&[1, 6, 7, 8]))), EventTime(4), &mut emitted).unwrap();
-        let times = |table: usize| emitted.tables.iter().filter(|t| t.0 == table).flat_map(|t| t.1.times().to_vec()).collect::<Vec<_>>();
+        let times =
+            |table: usize| emitted.tables.iter().filter(|t| t.table == table).flat_map(|t| t.batch.times().to_vec()).collect::<Vec<_>>();
         assert_eq!((times(0), times(1)), (vec![2, 4], vec![2, 3, 4, 1]));
         assert!(graph.nodes.iter().all(|n| n.tally.unaccounted() == 0), "every row is accounted for");
         assert_eq!((graph.nodes[0].tally.output, graph.nodes[1].tally.input), (4, 3));

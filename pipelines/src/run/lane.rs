@@ -10,7 +10,7 @@
 
 use crate::run::columns::{conform, dead_rows, rejected_rows};
 use crate::run::flood::Flood;
-use crate::run::graph::{Emitted, Graph};
+use crate::run::graph::{Arriving, Emitted, Graph};
 use crate::run::marks::{self, Ages, MovePolicy};
 use crate::run::tally::Tally;
 use crate::run::water;
@@ -24,6 +24,7 @@ use processors::watermark::Watermark;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::epoch::{Chain, Change, Names, Record, Segment, StateChange, Whole};
+use storage::panes::Identity;
 use storage::state::StateSave;
 use world::{Bug, planted};
 
@@ -59,8 +60,10 @@ pub(crate) enum Event {
 
 /// What the driver is to do.
 pub(crate) enum Action {
-    /// Rows of the open epoch for the hot tier.
-    Show { epoch: Epoch, table: usize, rows: RecordBatch },
+    /// Rows of the open epoch for the hot tier; `of`: they are the last of their windows, and the operator that made them.
+    Show { epoch: Epoch, table: usize, rows: RecordBatch, of: Option<usize> },
+    /// Rows of windows of the operator `of` that may still be revised, in the place of earlier ones.
+    ShowPanes { table: usize, of: usize, rows: RecordBatch },
     /// Write segments and state files durably, then feed back `Written`.
     Write(Box<Cut>),
     /// Create the record, then feed back `Sealed` (or stop the lane when it is fenced).
@@ -98,6 +101,8 @@ pub(crate) struct LaneTable {
     pub(crate) schema: SchemaRef,
     /// When its segments may move to cold; none without a cold tier.
     pub(crate) moves: Option<MovePolicy>,
+    /// The operators that give it rows of windows which may still be revised, and what tells those from each other.
+    pub(crate) windows: BTreeMap<usize, Arc<Identity>>,
 }
 
 /// What a lane is made of.
@@ -191,6 +196,18 @@ impl Lane {
             water: vec![],
             parts,
         })
+    }
+
+    /// What it shows of windows that may still be revised, before it takes anything.
+    pub(crate) fn begin(&mut self) -> Result<Vec<Action>> {
+        let (emitted, mut actions) = (self.parts.graph.panes()?, vec![]);
+        self.take_emitted(emitted, &mut actions)?;
+        Ok(actions)
+    }
+
+    /// What tells the windows of an operator from each other in a table.
+    pub(crate) fn identity(&self, table: usize, of: usize) -> &Arc<Identity> {
+        &self.parts.tables[table].windows[&of]
     }
 
     /// Takes one event.
@@ -367,9 +384,15 @@ impl Lane {
 
     /// Stores what left the graph.
     fn take_emitted(&mut self, emitted: Emitted, actions: &mut Vec<Action>) -> Result<()> {
-        for (table, batch) in emitted.tables {
+        for Arriving { table, of, provisional, batch } in emitted.tables {
             let rows = conform(&batch, &self.parts.tables[table].schema)?;
-            self.store(table, rows, actions);
+            let of = of.filter(|of| self.parts.tables[table].windows.contains_key(of));
+            match (provisional, of) {
+                (true, Some(of)) => actions.push(Action::ShowPanes { table, of, rows }),
+                // A table that lacks the columns by which it could tell windows from each other shows them when they are done.
+                (true, None) => {}
+                (false, of) => self.store_of(table, rows, of, actions),
+            }
         }
         for (operator, batch) in emitted.late {
             let table = self.parts.late[operator].expect("only operators with a table for late rows put out late rows");
@@ -406,6 +429,10 @@ impl Lane {
     }
 
     fn store(&mut self, table: usize, rows: RecordBatch, actions: &mut Vec<Action>) {
+        self.store_of(table, rows, None, actions);
+    }
+
+    fn store_of(&mut self, table: usize, rows: RecordBatch, of: Option<usize>, actions: &mut Vec<Action>) {
         if rows.num_rows() == 0 {
             return;
         }
@@ -413,7 +440,7 @@ impl Lane {
         self.tables[table].input += rows.num_rows() as u64;
         self.open_bytes += rows.get_array_memory_size();
         self.open[table].push(rows.clone());
-        actions.push(Action::Show { epoch: self.epoch(), table, rows });
+        actions.push(Action::Show { epoch: self.epoch(), table, rows, of });
     }
 
     fn on_end(&mut self, actions: &mut Vec<Action>) -> Result<()> {

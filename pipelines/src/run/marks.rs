@@ -58,7 +58,12 @@ mod tests {
 
     fn table() -> LaneTable {
         let schema = Arc::new(arrow::datatypes::Schema::empty());
-        LaneTable { name: "t".into(), schema, moves: Some(MovePolicy { partition: Span(10 * SECOND), age: Span(5 * SECOND) }) }
+        LaneTable {
+            name: "t".into(),
+            schema,
+            moves: Some(MovePolicy { partition: Span(10 * SECOND), age: Span(5 * SECOND) }),
+            windows: Default::default(),
+        }
     }
 
     fn whole(times: &[i64], marked: u64, dropped: u64) -> Whole {

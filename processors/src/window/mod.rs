@@ -42,6 +42,7 @@ use open::{Kind, Rules};
 use options::Shape;
 pub use options::{Accumulation, Emit, WindowKind, WindowOptions, WindowShape};
 use output::Finish;
+pub use output::REPLACES;
 use paned::Paned;
 use sliced::Sliced;
 pub use warnings::warnings;

@@ -434,6 +434,11 @@ impl Rules {
         self.accumulation == Accumulation::Discarding
     }
 
+    /// Whether a window's rows take the place of each other.
+    pub(super) fn has_panes(&self) -> bool {
+        !self.discards() && (self.lateness > 0 || self.emit != Emit::OnClose)
+    }
+
     /// Whether W closes such windows.
     pub(super) fn is_timed(&self) -> bool {
         !matches!(self.kind, Kind::Count { .. } | Kind::Global)

@@ -1,5 +1,6 @@
 //! Options of the window operator, and the shapes that they may name.
 
+use super::output::{END, START};
 use crate::BuildError;
 use crate::duration::Duration;
 use bytesize::ByteSize;
@@ -151,6 +152,18 @@ impl WindowOptions {
         let shape = self.window.shape()?;
         self.check_panes(&shape)?;
         Ok(shape)
+    }
+
+    /// The columns that tell one window from another, where a window's rows take the place of each other; none where it has one row. The
+    /// bounds come last where a row may also take the place of other windows (`REPLACES`).
+    #[must_use]
+    pub fn identity(&self) -> Option<Vec<String>> {
+        if self.one_pane() || self.accumulation == Accumulation::Discarding {
+            return None;
+        }
+        let has_bounds = !matches!(self.window.kind, WindowKind::Count | WindowKind::Global);
+        let bounds = [START, END].into_iter().filter(|_| has_bounds).map(str::to_owned);
+        Some(self.key.iter().cloned().chain(bounds).collect())
     }
 
     /// Whether each window has exactly one pane, when it closes.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 pub(super) const START: &str = "window_start";
 pub(super) const END: &str = "window_end";
 pub(super) const PANE: &str = "pane";
-pub(super) const REPLACES: &str = "replaces";
+/// The column that names the windows which a session was merged from.
+pub const REPLACES: &str = "replaces";
 
 /// Turns results of aggregates into rows.
 pub(super) struct Finish {

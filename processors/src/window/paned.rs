@@ -161,6 +161,16 @@ impl Operator for Paned {
         self.keys.iter().filter(|_| self.rules.is_timed()).flat_map(|(_, windows)| &windows.open).map(last).max().map(EventTime)
     }
 
+    fn panes(&mut self, out: &mut dyn Output) -> Result<()> {
+        let mut panes = Leaving::default();
+        for (slot, windows) in self.keys.iter().filter(|_| self.rules.has_panes()) {
+            for open in windows.open.iter().filter(|open| open.panes > 0) {
+                panes.add(slot, open, open.panes - 1, [open.group]);
+            }
+        }
+        self.emit(panes, false, out)
+    }
+
     fn lag(&self) -> Span {
         Span(self.rules.lag())
     }
