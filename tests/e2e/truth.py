@@ -99,7 +99,7 @@ def delta(path, column):
 
 
 def real(path, metrics):
-    columns = "device_id, metric, window_start * 1000 AS start, \"count\" AS n, \"min\", \"max\", \"avg\", stddev_samp, stddev_pop"
+    columns = "device_id, metric, window_start * 1000 AS start, window_end * 1000 AS \"end\", \"count\" AS n, \"min\", \"max\", \"avg\", stddev_samp, stddev_pop"
     show(duckdb.sql(f"SELECT {columns} FROM read_csv('{path}') WHERE metric IN ({', '.join(repr(m) for m in metrics)}) ORDER BY ALL"))
 
 
