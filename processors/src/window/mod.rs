@@ -17,8 +17,6 @@ mod cut;
 mod device;
 mod first_last;
 #[cfg(test)]
-mod golden;
-#[cfg(test)]
 mod laws;
 mod open;
 mod options;

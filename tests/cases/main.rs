@@ -1,19 +1,51 @@
-//! The worked cases of `tests/golden/window_cases.json`.
+//! The worked cases of windows: what comes in, and after which event which pane comes out.
+//!
+//! `TIDEGATE_WINDOW_CASES=FILE cargo test --test cases` runs those of another file of the same form in the place of
+//! `window_cases.json`. A millisecond of a case is a microsecond here, so that the end of time is the same.
 
-use super::output::{END, PANE, REPLACES, START};
-use super::*;
-use crate::testing::{Collect, ints};
-use crate::watermark::{Watermark, WatermarkOptions};
+#![expect(clippy::unwrap_used, reason = "a case that cannot be read fails the test")]
+
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimestampMicrosecondType};
-use flow::{Batch, Count, EventTime, Origin, Span, WallTime, event_time_field, trail};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use flow::{Batch, Count, DeadLetters, EventTime, Operator, Origin, Output, Span, WallTime, event_time_field, trail};
+use processors::watermark::{Watermark, WatermarkOptions};
+use processors::window::{ByDevice, REPLACES, WindowOptions, build_by_device};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-const CASES: &str = include_str!("../../../tests/golden/window_cases.json");
 /// Our clock where a case gives no arrivals: after every event time.
 const NOW: i64 = i64::MAX / 2;
+
+/// What operators put out.
+#[derive(Default)]
+struct Collect {
+    rows: Vec<Batch>,
+    panes: Vec<Batch>,
+    late: Vec<Batch>,
+    duplicates: u64,
+}
+
+impl Output for Collect {
+    fn rows(&mut self, batch: Batch) {
+        self.rows.push(batch);
+    }
+    fn pane(&mut self, batch: Batch) {
+        self.panes.push(batch);
+    }
+    fn late(&mut self, batch: Batch) {
+        self.late.push(batch);
+    }
+    fn dead(&mut self, letters: DeadLetters) {
+        panic!("no reading of a case is refused: {}", letters.detail);
+    }
+    fn count(&mut self, what: Count, rows: u64) {
+        if what == Count::Duplicate {
+            self.duplicates += rows;
+        }
+    }
+}
 
 struct Case {
     dedupe: Option<Box<dyn Operator>>,
@@ -40,7 +72,6 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-/// A millisecond of a case is a microsecond here, so that the end of time is the same.
 fn micros(v: &Value) -> String {
     format!("{}us", v.as_i64().unwrap_or(0))
 }
@@ -84,7 +115,7 @@ impl Case {
         }
         let dedupe = case["dedup"]["field"].as_str().map(|field| {
             let options = json!({ "key": ["device"], "sequence": field });
-            crate::dedupe::build(&serde_json::from_value(options).unwrap(), &schema()).unwrap()
+            processors::dedupe::build(&serde_json::from_value(options).unwrap(), &schema()).unwrap()
         });
         let by = ByDevice { delay: strategy["delay_ms"].as_i64().unwrap_or(0), idle: NOW, retention: NOW };
         let by = (strategy["scope"] == "key").then_some(by);
@@ -146,7 +177,7 @@ impl Case {
         if let Some(dedupe) = &mut self.dedupe {
             let mut once = Collect::default();
             dedupe.on_batch(batches.remove(0), &mut once).unwrap();
-            self.duplicates += once.count(Count::Duplicate);
+            self.duplicates += once.duplicates;
             batches = once.rows;
         }
         for batch in batches {
@@ -191,11 +222,11 @@ impl Case {
 fn pane(rows: &RecordBatch, row: usize) -> Value {
     let ms = |column: &ArrayRef, row: usize| column.as_primitive::<TimestampMicrosecondType>().value(row);
     let time = |name: &str| ms(rows.column_by_name(name).unwrap(), row);
-    let mut pane = json!({ "key": rows.column(0).as_string_view().value(row), "start": time(START), "end": time(END) });
+    let mut pane = json!({ "key": rows.column(0).as_string_view().value(row), "start": time("window_start"), "end": time("window_end") });
     for name in ["count", "sum", "min", "max"] {
-        pane[name] = ints(rows.column_by_name(name).unwrap())[row].into();
+        pane[name] = rows.column_by_name(name).unwrap().as_primitive::<Int64Type>().value(row).into();
     }
-    pane["pane"] = rows.column_by_name(PANE).unwrap().as_primitive::<Int32Type>().value(row).into();
+    pane["pane"] = rows.column_by_name("pane").unwrap().as_primitive::<Int32Type>().value(row).into();
     if let Some(replaces) = rows.column_by_name(REPLACES) {
         let windows = replaces.as_list::<i32>().value(row);
         let windows = windows.as_struct();
@@ -209,7 +240,11 @@ fn pane(rows: &RecordBatch, row: usize) -> Value {
 
 #[test]
 fn the_worked_cases_come_out_as_written() {
-    let cases: Vec<Value> = serde_json::from_str(CASES).unwrap();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/window_cases.json");
+    let file = std::env::var_os("TIDEGATE_WINDOW_CASES").map_or(own, Into::into);
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
+    assert!(!cases.is_empty(), "{} has no case", file.display());
     let mut wrong = vec![];
     for case in &cases {
         let mut state = Case::open(case);
