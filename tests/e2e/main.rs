@@ -4,6 +4,7 @@
 //! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
 //! functions.rs  aggregates over time in windows and in queries
+//! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
 //! bad_input.rs  bad messages between good ones
 //! refused.rs    a second run on the same data directory
 //! revised.rs    windows that take readings after their close: one row each, provisional until it is final
@@ -14,6 +15,7 @@
 mod bad_input;
 mod flights;
 mod functions;
+mod kills;
 mod real;
 mod refused;
 mod revised;

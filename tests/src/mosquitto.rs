@@ -1,6 +1,6 @@
 //! A Mosquitto of our own on a free port, with persistence and no limit on what waits for an absent subscriber.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ pub struct Mosquitto {
     /// Where it listens on 127.0.0.1.
     pub port: u16,
     log: PathBuf,
+    config: PathBuf,
     child: Child,
     _folder: TempDir,
 }
@@ -30,11 +31,16 @@ impl Mosquitto {
             user(),
         );
         std::fs::write(&config, settings).expect("the broker's settings are written");
-        let mut command = Command::new("mosquitto");
-        command.arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("mosquitto starts (tests/setup/install.sh installs it)");
-        until("mosquitto listening", Duration::from_secs(20), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Mosquitto { port, log, child, _folder: folder }
+        let child = listening(&config, port);
+        Mosquitto { port, log, config, child, _folder: folder }
+    }
+
+    /// Ends the broker as an administrator does, and starts it again with what it has kept.
+    pub fn restart(&mut self) {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "kill -TERM: {sent}");
+        self.child.wait().expect("a child of ours can be waited for");
+        self.child = listening(&self.config, self.port);
     }
 
     /// The broker's address as pipelines take it.
@@ -60,6 +66,15 @@ impl Drop for Mosquitto {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A broker that takes connections.
+fn listening(config: &Path, port: u16) -> Child {
+    let mut command = Command::new("mosquitto");
+    command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().expect("mosquitto starts (tests/setup/install.sh installs it)");
+    until("mosquitto listening", Duration::from_secs(20), || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    child
 }
 
 /// Started by root, Mosquitto would change to a user that cannot write our folder.

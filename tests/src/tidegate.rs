@@ -138,10 +138,15 @@ impl Running {
         self.child.wait().expect("a child of ours can be waited for");
     }
 
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "kill -{name}: {sent}");
+    }
+
     /// SIGTERM: it seals and leaves with success.
     pub fn stop(mut self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success());
+        self.signal("TERM");
         let status = self.wait(Duration::from_secs(60));
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.log());
     }

@@ -1,0 +1,245 @@
+//! Kills, at any moment, behind a broker that loses acks, redelivers and cuts connections: nothing is lost, nothing is twice, no window is
+//! wrong. `make kills KILLS=200 SEED=1` runs a long campaign; `make test` a short one.
+//!
+//! Some kills hit a start that still recovers from the kill before. In between a process is frozen for longer than the keep-alive while
+//! another one tries to take its data directory.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tests::{Manners, Mosquitto, Publisher, Running, TestBroker, Tidegate, assert_same, until};
+
+/// Windows of a minute close while the readings come: a reading is overtaken by as many as a broker redelivers, never by a minute's.
+const PIPELINE: &str = r#"
+[limits]
+query_rows = 1000000
+
+[sources.floor]
+type = "mqtt"
+url = "URL"
+topics = ["plant/{device_id}"]
+client_id = "tidegate-floor"
+keep_alive = "5s"
+decode = { format = "json", event_time = { path = "$.ts", format = "unix_ms" } }
+columns = { seq = { type = "uint64" }, v = { type = "int64" } }
+key = ["device_id"]
+watermark = { out_of_orderness = "5m", idle_timeout = "1h" }
+DEDUPE
+[processors.by_minute]
+type = "window"
+inputs = ["INPUT"]
+key = ["device_id"]
+window = { type = "tumbling", size = "1m" }
+select = { n = "count(*)", total = "sum(v)", first = "first_value(v)" }
+
+[tables.by_minute]
+inputs = ["by_minute"]
+
+[tables.readings]
+inputs = ["INPUT"]
+warm = { age = "1s", partition = "1h" }
+cold = { url = "cold", commit_every = "1s" }
+"#;
+
+const DEDUPE: &str = r#"
+[processors.once]
+type = "dedupe"
+inputs = ["floor"]
+key = ["device_id"]
+sequence = "seq"
+"#;
+
+/// 2026-01-01T00:00:00Z
+const START_MS: u64 = 1_767_225_600_000;
+const STEP_MS: u64 = 250;
+const DEVICES: u64 = 12;
+/// Fewer than out_of_orderness / step.
+const WINDOW: usize = 200;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The reading of this number, among all.
+fn reading(number: u64) -> (String, Vec<u8>) {
+    let (device, seq) = (number % DEVICES, number / DEVICES);
+    let payload = format!(r#"{{"ts":{},"seq":{seq},"v":{}}}"#, START_MS + number * STEP_MS, value(number));
+    (format!("plant/d{device:02}"), payload.into_bytes())
+}
+
+fn value(number: u64) -> u64 {
+    number * 7_919 % 1_000
+}
+
+/// What the windows of so many readings hold, computed from the readings alone.
+fn windows(readings: u64) -> String {
+    let mut windows: BTreeMap<(u64, u64), (u64, u64, u64)> = BTreeMap::new();
+    for number in 0..readings {
+        let start = (START_MS + number * STEP_MS) / 60_000 * 60_000;
+        let window = windows.entry((number % DEVICES, start)).or_insert((0, 0, value(number)));
+        (window.0, window.1) = (window.0 + 1, window.1 + value(number));
+    }
+    let mut csv = "device_id,start,n,total,first\n".to_owned();
+    for ((device, start), (n, total, first)) in windows {
+        writeln!(csv, "d{device:02},{},{n},{total},{first}", start * 1_000).expect("a text takes all");
+    }
+    csv
+}
+
+/// A number from the environment.
+fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
+/// What a campaign did.
+#[derive(Default, Debug)]
+struct Done {
+    readings: u64,
+    kills: u64,
+    /// Kills of a start that was not ready yet.
+    in_recovery: u64,
+    frozen: u64,
+}
+
+struct Campaign {
+    broker: TestBroker,
+    tidegate: Tidegate,
+    random: StdRng,
+    /// Whether the broker forgets sessions and sends again as if for the first time.
+    forgets: bool,
+    done: Done,
+}
+
+impl Campaign {
+    fn new(forgets: bool, seed: u64) -> Campaign {
+        let broker = TestBroker::start();
+        broker.behave(|manners| manners.window = WINDOW);
+        let (dedupe, input) = if forgets { (DEDUPE, "once") } else { ("", "floor") };
+        let toml = PIPELINE.replace("URL", &broker.url()).replace("DEDUPE", dedupe).replace("INPUT", input);
+        Campaign { tidegate: Tidegate::new(&toml), broker, random: StdRng::seed_from_u64(seed), forgets, done: Done::default() }
+    }
+
+    fn run(mut self, kills: u64) {
+        let mut running = self.tidegate.start(&[]);
+        self.broker.wait_for_subscriber(MINUTE);
+        while self.done.kills < kills {
+            self.misbehave();
+            let from = self.send();
+            let some = self.random.random_range(from..=self.done.readings) as usize;
+            until("some acknowledged", MINUTE, || self.broker.acknowledged().len() >= some);
+            running = self.kill(running);
+            while self.random.random_bool(0.3) {
+                // A moment in the recovery, or shortly after.
+                std::thread::sleep(Duration::from_millis(self.random.random_range(0..400)));
+                self.done.in_recovery += u64::from(!running.log().contains("ready"));
+                running = self.kill(running);
+            }
+            if self.random.random_bool(0.05) {
+                self.freeze(&mut running);
+            }
+        }
+        self.broker.behave(|manners| *manners = Manners { window: WINDOW, ..Manners::default() });
+        // What waits for an ack that was lost comes again.
+        self.broker.cut();
+        self.broker.wait_until_drained(MINUTE);
+        running.wait_until_ready();
+        running.stop();
+        self.tidegate.run(&["--until-idle", "3s"]);
+        self.verify();
+        println!("{:?}", self.done);
+    }
+
+    fn kill(&mut self, running: Running) -> Running {
+        running.kill();
+        self.done.kills += 1;
+        self.tidegate.start(&[])
+    }
+
+    /// Gives the broker a few hundred readings; the number of the first.
+    fn send(&mut self) -> u64 {
+        let from = self.done.readings;
+        self.done.readings += self.random.random_range(100..600);
+        for number in from..self.done.readings {
+            let (topic, payload) = reading(number);
+            self.broker.publish(&topic, &payload);
+        }
+        from
+    }
+
+    fn misbehave(&mut self) {
+        let manners = Manners {
+            window: WINDOW,
+            marks_dup: !self.forgets || self.random.random_bool(0.7),
+            reversed: self.random.random_bool(0.3),
+            lose_acks: if self.random.random_bool(0.5) { self.random.random_range(0..50) } else { 0 },
+            cut_after: self.random.random_bool(0.3).then(|| self.random.random_range(50..300)),
+        };
+        let cuts = manners.cut_after.is_some();
+        self.broker.behave(|of| *of = manners);
+        match self.random.random_range(0..6) {
+            0 => self.broker.cut(),
+            1 => self.broker.take_over(),
+            2 if self.forgets => self.broker.forget_session(),
+            _ => {}
+        }
+        if cuts {
+            // Or nothing would come any more on this connection.
+            self.broker.behave(|of| of.cut_after = None);
+            self.broker.cut();
+        }
+    }
+
+    /// Stops the process for longer than its keep-alive; another may not take its data directory meanwhile.
+    fn freeze(&mut self, running: &mut Running) {
+        running.wait_until_ready();
+        running.signal("STOP");
+        self.broker.cut();
+        let refused = self.tidegate.start(&[]).wait(MINUTE);
+        assert!(!refused.success(), "a second process took the data directory of one that is frozen");
+        std::thread::sleep(Duration::from_secs(8));
+        running.signal("CONT");
+        self.done.frozen += 1;
+    }
+
+    fn verify(&self) {
+        let (tidegate, readings) = (&self.tidegate, self.done.readings);
+        let counts = "SELECT count(*), count(DISTINCT device_id || '/' || seq), sum(v) FROM readings";
+        let total: u64 = (0..readings).map(value).sum();
+        assert_same("readings", &tidegate.sql(counts), &format!("rows,distinct,total\n{readings},{readings},{total}\n"), 3);
+        let shown = "SELECT device_id, CAST(window_start AS BIGINT) AS start, n, total, first FROM by_minute";
+        assert_same("windows", &tidegate.sql(shown), &windows(readings), 5);
+        for table in ["dead_letters", "late_by_minute"] {
+            assert_eq!(tidegate.count(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
+        }
+        assert!(tidegate.count("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold'") > 0, "nothing has moved to cold");
+    }
+}
+
+#[test]
+fn killed_behind_a_broker_that_redelivers_nothing_is_lost_or_twice() {
+    Campaign::new(false, from_environment("SEED", 1)).run(from_environment("KILLS", 10) / 2);
+}
+
+#[test]
+fn killed_behind_a_broker_that_forgets_sessions_dedupe_leaves_each_reading_once() {
+    Campaign::new(true, from_environment("SEED", 1)).run(from_environment("KILLS", 10) / 2);
+}
+
+#[test]
+fn over_restarts_of_mosquitto_nothing_is_lost_or_twice() {
+    let mut broker = Mosquitto::start();
+    let toml = PIPELINE.replace("URL", &broker.url()).replace("DEDUPE", "").replace("INPUT", "floor");
+    let tidegate = Tidegate::new(&toml);
+    let running = tidegate.start(&[]);
+    broker.wait_for_subscriber();
+    let readings = 3_000;
+    let messages: Vec<_> = (0..readings).map(reading).collect();
+    for part in messages.chunks(1_000) {
+        Publisher::new(broker.port).publish(part);
+        broker.restart();
+    }
+    until("all readings are stored", MINUTE, || tidegate.count("SELECT count(*) FROM readings") == readings);
+    running.stop();
+    tidegate.run(&["--until-idle", "3s"]);
+    let campaign = Campaign { tidegate, done: Done { readings, ..Done::default() }, ..Campaign::new(false, 0) };
+    campaign.verify();
+}
