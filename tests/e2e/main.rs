@@ -4,6 +4,7 @@
 //! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
 //! functions.rs  aggregates over time in windows and in queries
+//! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
 //! bad_input.rs  bad messages between good ones
 //! refused.rs    a second run on the same data directory
 //! rules.rs      config/prometheus, checked by promtool
@@ -13,6 +14,7 @@
 mod bad_input;
 mod flights;
 mod functions;
+mod lookups;
 mod real;
 mod refused;
 mod rules;
