@@ -106,29 +106,30 @@ impl Watched {
             self = looked.0;
             match looked.1 {
                 Ok(None) => {}
-                Ok(Some(version)) => self.give_out(version, &readers, &world).await?,
+                Ok(Some(version)) => give_out(&self.name.clone(), self.kept.clone(), version, &readers, &world).await?,
                 Err(error) => tell(&self.name, &error, "the version before goes on"),
             }
         }
     }
+}
 
-    async fn give_out(&self, version: LookupVersion, readers: &Readers, world: &World) -> Result<()> {
-        let rows = version.rows.num_rows();
-        let (of_world, kept, copy) = (world.clone(), self.kept.clone(), version.clone());
-        let keeping = tokio::task::spawn_blocking(move || keep(&of_world, &kept, &copy)).await;
-        keeping.map_err(|e| Error::stop("keeping a lookup table", e))??;
-        if let Some(journal) = &readers.journal {
-            log(journal, [version.clone()]).await?;
-        }
-        for lane in &readers.lanes {
-            // A lane that has ended says why itself.
-            let _ = lane.send(Command::Lookup(version.clone())).await;
-        }
-        counter!(Metric::LookupVersions.name(), "component" => self.name.clone()).increment(1);
-        gauge!(Metric::LookupRows.name(), "component" => self.name.clone()).set(rows as f64);
-        tracing::info!(lookup = self.name, rows, "a new version of a lookup table");
-        Ok(())
+/// Keeps a version, then tells whoever reads it.
+async fn give_out(name: &str, kept: PathBuf, version: LookupVersion, readers: &Readers, world: &World) -> Result<()> {
+    let rows = version.rows.num_rows();
+    let (of_world, copy) = (world.clone(), version.clone());
+    let keeping = tokio::task::spawn_blocking(move || keep(&of_world, &kept, &copy)).await;
+    keeping.map_err(|e| Error::stop("keeping a lookup table", e))??;
+    if let Some(journal) = &readers.journal {
+        log(journal, [version.clone()]).await?;
     }
+    for lane in &readers.lanes {
+        // A lane that has ended says why itself.
+        let _ = lane.send(Command::Lookup(version.clone())).await;
+    }
+    counter!(Metric::LookupVersions.name(), "component" => name.to_owned()).increment(1);
+    gauge!(Metric::LookupRows.name(), "component" => name.to_owned()).set(rows as f64);
+    tracing::info!(lookup = name, rows, "a new version of a lookup table");
+    Ok(())
 }
 
 fn tell(name: &str, error: &LookupError, then: &str) {
