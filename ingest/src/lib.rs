@@ -7,6 +7,7 @@ pub mod decode;
 pub mod file;
 pub mod journal;
 pub mod lock;
+pub mod lookup;
 pub mod mqtt;
 pub mod rejected;
 pub mod route;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments};
+use pipelines::diagnose::Problems;
 use pipelines::plan::{Plan, TableKind};
 use pipelines::{demo, logs, run, schema};
 use serde_json::json;
@@ -65,7 +66,7 @@ fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
 }
 
 fn check(file: &Path, as_json: bool) -> Result<(), Failure> {
-    let plan = plan(file)?;
+    let plan = plan_by(file, Plan::check)?;
     // Where stderr cannot be written there is nobody to warn.
     let _ = io::stderr().lock().write_all(plan.warnings.render_warnings(io::stderr().is_terminal()).as_bytes());
     let declared = plan.tables.iter().filter(|t| t.kind == TableKind::Declared);
@@ -107,9 +108,13 @@ fn test(file: &Path) -> Result<(), Failure> {
 
 /// The plan of a file; all its mistakes otherwise.
 fn plan(file: &Path) -> Result<Plan, Failure> {
+    plan_by(file, Plan::read)
+}
+
+fn plan_by(file: &Path, by: fn(&str, &str) -> Result<Plan, Problems>) -> Result<Plan, Failure> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|e| Failure::Configuration(format!("{name}: {e}\n")))?;
-    Plan::read(&name, &text).map_err(|problems| Failure::Configuration(problems.render(io::stderr().is_terminal())))
+    by(&name, &text).map_err(|problems| Failure::Configuration(problems.render(io::stderr().is_terminal())))
 }
 
 fn print(text: &str) -> Result<(), Failure> {

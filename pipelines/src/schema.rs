@@ -6,11 +6,13 @@ use crate::spec::{
 };
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
+use ingest::lookup::LookupOptions;
 use ingest::mqtt::MqttOptions;
 use processors::alert::AlertOptions;
 use processors::anomaly::AnomalyOptions;
 use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
+use processors::enrich::EnrichOptions;
 use processors::filter::FilterOptions;
 use processors::map::MapOptions;
 use processors::presence::PresenceOptions;
@@ -40,11 +42,13 @@ pub fn schema() -> Value {
         both::<Inputs, AlertOptions>(&mut make),
         both::<Inputs, PresenceOptions>(&mut make),
         both::<Inputs, AnomalyOptions>(&mut make),
+        both::<Inputs, EnrichOptions>(&mut make),
     ];
     let properties = json!({
         "pipeline": one::<PipelineOptions>(&mut make),
         "journal": one::<JournalOptions>(&mut make),
         "sources": named(typed(&SOURCE_TYPES, sources)),
+        "lookups": named(one::<LookupOptions>(&mut make)),
         "processors": named(typed(&PROCESSOR_TYPES, processors)),
         "tables": named(both::<Inputs, TableOptions>(&mut make)),
         "dead_letters": both::<DeadLetterOptions, TableOptions>(&mut make),

@@ -11,6 +11,7 @@ pub mod anomaly;
 pub mod deadband;
 pub mod dedupe;
 pub mod duration;
+pub mod enrich;
 mod error;
 pub mod filter;
 pub mod functions;

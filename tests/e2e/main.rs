@@ -5,6 +5,7 @@
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
 //! functions.rs  aggregates over time in windows and in queries
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
+//! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
 //! bad_input.rs  bad messages between good ones
 //! refused.rs    a second run on the same data directory
 //! revised.rs    windows that take readings after their close: one row each, provisional until it is final
@@ -16,6 +17,7 @@ mod bad_input;
 mod flights;
 mod functions;
 mod kills;
+mod lookups;
 mod real;
 mod refused;
 mod revised;

@@ -3,7 +3,7 @@
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use flow::{Batch, Origin, WallTime, event_time_field};
+use flow::{Batch, LookupShape, LookupVersion, Origin, WallTime, event_time_field};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::ops::Range;
 use std::sync::Arc;
@@ -61,6 +61,22 @@ pub(crate) fn one_window(devices: Range<usize>) -> Result<Vec<Batch>, Box<dyn st
         batches.push(Batch::new(rows, origin())?);
     }
     Ok(batches)
+}
+
+/// A lookup table of this many devices: device, site, limit.
+pub(crate) fn lookup(devices: usize) -> Result<(LookupShape, LookupVersion), ArrowError> {
+    let fields = vec![
+        Field::new("device", DataType::Utf8View, false),
+        Field::new("site", DataType::Utf8View, true),
+        Field::new("limit", DataType::Float64, true),
+    ];
+    let schema = Arc::new(Schema::new(fields));
+    let device: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..devices).map(name)));
+    let site: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..devices).map(|device| format!("site-{}", device % 100))));
+    let limit: ArrayRef = Arc::new(Float64Array::from_iter_values((0..devices).map(|device| device as f64)));
+    let rows = RecordBatch::try_new(schema.clone(), vec![device, site, limit])?;
+    let shape = LookupShape { name: "devices".into(), schema, key: vec!["device".into()], valid_from: None };
+    Ok((shape, LookupVersion { lookup: "devices".into(), number: 1, rows }))
 }
 
 /// Short enough to lie within a view.

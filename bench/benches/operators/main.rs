@@ -63,7 +63,7 @@ struct Case {
     has_bare: bool,
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case { name: "tumbling 10 s, 5 aggregates", build: || window(&usual()), overtaken: false, keeps: true, has_bare: true },
     Case { name: "the same, 1 % out of order", build: || window(&usual()), overtaken: true, keeps: true, has_bare: true },
     Case { name: "hopping 60 s by 10 s", build: hopping, overtaken: true, keeps: true, has_bare: false },
@@ -77,9 +77,13 @@ const CASES: [Case; 9] = [
         has_bare: false,
     },
     Case { name: "dedupe by (device, sequence)", build: dedupe, overtaken: true, keeps: false, has_bare: false },
+    Case { name: "enrich by device, 2 columns", build: enrich, overtaken: false, keeps: false, has_bare: false },
     Case { name: "filter value > 50", build: filter, overtaken: false, keeps: false, has_bare: false },
     Case { name: "map to Fahrenheit", build: map, overtaken: false, keeps: false, has_bare: false },
 ];
+
+/// Rows of the lookup table of `enrich`.
+const LOOKUP_ROWS: usize = 1_000_000;
 
 const SKETCH: &str = "bare partial aggregates";
 
@@ -150,6 +154,15 @@ fn shaped(window: &Value, select: &Value, by: Option<ByDevice>) -> Built {
 
 fn dedupe() -> Built {
     Ok(processors::dedupe::build(&serde_json::from_value(json!({ "key": ["device"], "sequence": "sequence" }))?, &input::schema())?)
+}
+
+/// The table knows every device of the largest usual case, so that each reading finds its row among a million.
+fn enrich() -> Built {
+    let lookup = input::lookup(LOOKUP_ROWS)?;
+    let options = json!({ "lookup": "devices", "columns": ["site", "limit"] });
+    let mut operator = processors::enrich::build(&serde_json::from_value(options)?, &input::schema(), &lookup.0)?;
+    operator.on_lookup(&lookup.1)?;
+    Ok(operator)
 }
 
 fn filter() -> Built {

@@ -4,7 +4,7 @@
 
 use super::layout::{Layout, Rows, Wrong, shown};
 use super::value::Cell;
-use super::{CsvOptions, DecodeOptions, Decoded, Decoder, Message, OptionError};
+use super::{CsvOptions, DecodeOptions, Decoded, Decoder, Message, OnMissing, OptionError};
 use arrow::datatypes::{DataType, SchemaRef};
 use flow::{Reason, WallTime};
 use std::sync::Arc;
@@ -32,10 +32,17 @@ impl Csv {
             return wrong("csv.delimiter", format!("{:?} cannot stand between fields", options.delimiter), "`,`, `;` or a tab");
         }
         let mut names: Vec<String> = layout.slots.iter().map(|s| s.path.clone().unwrap_or_else(|| s.name.clone())).collect();
+        if decode.event_time.path.is_empty() && decode.event_time.on_missing != OnMissing::Arrival {
+            return wrong(
+                "decode.event_time.path",
+                "no field is named".into(),
+                "a header name, or `on_missing = \"arrival\"` for rows without one",
+            );
+        }
         names.push(decode.event_time.path.clone());
         let mut order: Vec<&String> = Vec::new();
         for name in &names {
-            if !order.contains(&name) {
+            if !name.is_empty() && !order.contains(&name) {
                 order.push(name);
             }
         }
@@ -134,7 +141,7 @@ impl Decoder for Csv {
             names.push(name);
             rest = field.rest;
         }
-        if let Some(slot) = (0..self.names.len()).find(|&s| !names.contains(&self.names[s])) {
+        if let Some(slot) = (0..self.names.len()).find(|&s| !self.names[s].is_empty() && !names.contains(&self.names[s])) {
             let key =
                 if slot < self.layout.slots.len() { format!("columns.{}", self.layout.name(slot)) } else { "decode.event_time".into() };
             let message = format!("the header has no field `{}`", self.names[slot]);

@@ -1,7 +1,7 @@
 //! What a frame carries, and the groups in which frames come and go.
 
 use crate::rejected::Rejected;
-use flow::{Batch, EventTime, Offset, WallTime};
+use flow::{Batch, EventTime, LookupVersion, Offset, WallTime};
 
 /// What a group costs in the queue beyond its contents, so that empty groups are bounded too.
 const GROUP_COST: usize = 1024;
@@ -29,6 +29,8 @@ pub enum Body {
         /// When this was decided.
         at: WallTime,
     },
+    /// A lookup table has a new version, which counts for the rows that follow. For every lane.
+    Lookup(LookupVersion),
 }
 
 /// One message taken from a broker: what it may deliver again.
@@ -83,6 +85,7 @@ impl Body {
                 batch.rows().get_array_memory_size() + trail
             }
             Self::Rejects(rejects) => rejects.iter().map(|r| size_of::<Rejected>() + r.detail.len() + r.payload.len()).sum(),
+            Self::Lookup(version) => version.rows.get_array_memory_size(),
             Self::Connection { .. } | Self::Tick { .. } => 0,
         }
     }

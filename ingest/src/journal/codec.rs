@@ -7,10 +7,11 @@ use super::recent::Recent;
 use crate::Rejected;
 use arrow::array::{Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch};
 use arrow::datatypes::{ByteViewType, DataType, Schema};
+use arrow::error::ArrowError;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use flow::{Batch, Error, EventTime, Origin, Reason, Remedy, Result, WallTime};
+use flow::{Batch, Error, EventTime, LookupVersion, Origin, Reason, Remedy, Result, WallTime};
 use std::sync::Arc;
 use world::{Bug, planted};
 
@@ -89,7 +90,7 @@ pub(super) fn decode(kind: Kind, publishes: u32, content: &[u8]) -> Result<Conte
 pub(super) fn decode_memory(kind: Kind, publishes: u32, content: &[u8]) -> Result<(Vec<Publish>, Content)> {
     let mut take = Take::new(content);
     let list = decode_publishes(&mut take, publishes)?;
-    let content = if matches!(kind, Kind::Rows | Kind::Rejects) { Content::Note } else { decode_content(kind, &mut take)? };
+    let content = if matches!(kind, Kind::Rows | Kind::Rejects | Kind::Lookup) { Content::Note } else { decode_content(kind, &mut take)? };
     Ok((list, content))
 }
 
@@ -106,6 +107,7 @@ fn decode_content(kind: Kind, take: &mut Take<'_>) -> Result<Content> {
             Content::Body(Body::Connection { producer, connected, at: WallTime(take.u64()? as i64) })
         }
         Kind::Tick => Content::Body(Body::Tick { watermark: EventTime(take.u64()? as i64), at: WallTime(take.u64()? as i64) }),
+        Kind::Lookup => Content::Body(Body::Lookup(decode_lookup(take)?)),
         Kind::Note => Content::Note,
         Kind::Restatement => Content::Restatement(Recent::decode(take)?),
     })
@@ -132,6 +134,12 @@ fn encode(body: &Body, to: &mut Vec<u8>) -> Result<Kind> {
             put_u64(to, at.0 as u64);
             Ok(Kind::Tick)
         }
+        Body::Lookup(version) => {
+            put_bytes(to, version.lookup.as_bytes());
+            put_u64(to, version.number);
+            put_ipc(to, &version.rows).map_err(|e| Error::stop(format!("writing lookup {} for the journal", version.lookup), e))?;
+            Ok(Kind::Lookup)
+        }
     }
 }
 
@@ -144,10 +152,22 @@ fn encode_rows(batch: &Batch, to: &mut Vec<u8>) -> Result<()> {
     put_u32(to, batch.trail().map_or(0, RecordBatch::num_columns) as u32);
     let whole = beside(batch)?;
     let ipc = |e| Error::stop(format!("writing {} rows of {} for the journal", whole.num_rows(), origin.source), e);
-    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).map_err(ipc)?;
-    let mut writer = StreamWriter::try_new_with_options(to, whole.schema_ref(), options).map_err(ipc)?;
-    writer.write(&whole).map_err(ipc)?;
-    writer.finish().map_err(ipc)
+    put_ipc(to, &whole).map_err(ipc)
+}
+
+fn put_ipc(to: &mut Vec<u8>, rows: &RecordBatch) -> Result<(), ArrowError> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    let mut writer = StreamWriter::try_new_with_options(to, rows.schema_ref(), options)?;
+    writer.write(rows)?;
+    writer.finish()
+}
+
+fn decode_lookup(from: &mut Take<'_>) -> Result<LookupVersion> {
+    let (lookup, number) = (Arc::from(from.text()?), from.u64()?);
+    let ipc = |e| Error::stop("reading a lookup table of the journal", e);
+    let mut reader = StreamReader::try_new(from.rest(), None).map_err(ipc)?;
+    let rows = reader.next().ok_or_else(|| Error::new(Remedy::Stop, "a frame of a lookup table without rows"))?.map_err(ipc)?;
+    Ok(LookupVersion { lookup, number, rows })
 }
 
 /// Columns and trail columns in one batch; found again by their number, since names may meet.

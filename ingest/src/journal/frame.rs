@@ -22,6 +22,7 @@ pub(super) enum Kind {
     Tick,
     Note,
     Restatement,
+    Lookup,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Header {
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Rows, Self::Rejects, Self::Connection, Self::Tick, Self::Note, Self::Restatement]
+        [Self::Rows, Self::Rejects, Self::Connection, Self::Tick, Self::Note, Self::Restatement, Self::Lookup]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

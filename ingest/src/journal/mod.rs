@@ -21,6 +21,7 @@
 //!
 //! kind     1 rows   source, producer, topic, arrival, number of trail columns | Arrow IPC stream, lz4: columns, then trail columns
 //!          2 rejects   3 connection   4 tick   5 note (publishes without frames)   6 restatement
+//!          7 lookup  table, number of the version | Arrow IPC stream, lz4
 //! flags    1 = last frame of its group        lane 0xffffffff = every lane
 //! ```
 //! All numbers are little endian. `offset` numbers frames, restatements included. `synced`: everything below was on disk when the frame was

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Rejected;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, UInt32Array};
-use flow::{Batch, EVENT_TIME, EventTime, Offset, Origin, Reason, WallTime, trail};
+use flow::{Batch, EVENT_TIME, EventTime, LookupVersion, Offset, Origin, Reason, WallTime, trail};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,13 +118,14 @@ fn what_was_given_live_is_given_again() {
         frames: vec![
             (None, Body::Connection { producer: 1, connected: true, at: WallTime(5) }),
             (None, Body::Tick { watermark: EventTime(-7), at: WallTime(6) }),
+            (None, Body::Lookup(LookupVersion { lookup: "sites".into(), number: u64::MAX, rows: rows(&[7, 8]).into_rows() })),
         ],
         publishes: vec![],
     });
     first.append(Group { frames: vec![], publishes: vec![Publish { connection: 2, hash: 77 }] });
     let end = first.append(group(2));
     let live = first.close();
-    assert_eq!(live.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4]);
+    assert_eq!(live.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5]);
 
     let again = open(directory.path(), 1 << 16, [0, 0]).unwrap();
     let handle = again.journal.handle();
@@ -135,8 +136,8 @@ fn what_was_given_live_is_given_again() {
     assert!(handle.durable() > Offset(end));
     assert_eq!(again.close(), live);
 
-    let later = open(directory.path(), 1 << 16, [live[0][3].0, end]).unwrap();
-    assert_eq!(later.close(), [vec![live[0][3].clone()], vec![]]);
+    let later = open(directory.path(), 1 << 16, [live[0][4].0, end]).unwrap();
+    assert_eq!(later.close(), [vec![live[0][4].clone()], vec![]]);
 }
 
 #[test]

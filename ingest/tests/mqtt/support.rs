@@ -190,7 +190,7 @@ impl Taken {
             }
             Body::Rejects(rejects) => self.rejects.extend(rejects),
             Body::Connection { connected, .. } if lane == 0 => self.connections.push(connected),
-            Body::Connection { .. } | Body::Tick { .. } => {}
+            Body::Connection { .. } | Body::Tick { .. } | Body::Lookup(_) => {}
         }
     }
 }

@@ -33,11 +33,13 @@ pub enum Reason {
     Filtered,
     /// `max_keys` or `max_state` of an operator is reached.
     StateLimit,
+    /// An enrich with `on_miss = "dead_letter"` found nothing in its lookup table.
+    NoMatch,
 }
 
 impl Reason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::WrongType,
         Self::DuplicateColumn,
@@ -52,6 +54,7 @@ impl Reason {
         Self::Expression,
         Self::Filtered,
         Self::StateLimit,
+        Self::NoMatch,
     ];
 
     /// The word for tables and metrics.
@@ -72,6 +75,7 @@ impl Reason {
             Self::Expression => "expression",
             Self::Filtered => "filtered",
             Self::StateLimit => "state_limit",
+            Self::NoMatch => "no_match",
         }
     }
 

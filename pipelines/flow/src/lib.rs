@@ -7,6 +7,7 @@ mod batch;
 mod dead;
 mod error;
 mod lane;
+mod lookup;
 pub mod metric;
 mod operator;
 mod time;
@@ -15,6 +16,7 @@ pub use batch::{Batch, EVENT_TIME, Origin, event_time_field, event_time_type, tr
 pub use dead::{DeadLetters, Reason};
 pub use error::{Error, Remedy, Result};
 pub use lane::{Epoch, FileMark, Lane, Offset, Position, Positions};
+pub use lookup::{LookupShape, LookupVersion};
 pub use metric::Metric;
 pub use operator::{Count, Operator, Output, StateReader, StateWriter};
 pub use time::{EventTime, Span, WallTime};

@@ -143,6 +143,12 @@ metrics! {
     QueueBytes Gauge Bytes "queue_bytes",
     /// Bytes that fit into a queue.
     QueueCapacity Gauge Bytes "queue_capacity_bytes",
+    /// Versions of a lookup table that were taken, by lookup.
+    LookupVersions Counter Count "lookup_versions_total",
+    /// Versions of a lookup table that could not be used, by lookup; the one before goes on.
+    LookupFailures Counter Count "lookup_failures_total",
+    /// Rows of the version in use, by lookup.
+    LookupRows Gauge Count "lookup_rows",
     /// Time that queries take.
     Query Histogram Seconds "query_seconds",
     /// Memory that queries hold.

@@ -1,6 +1,6 @@
 //! The contract of operators: functions of state and input alone. Wall time comes in as an argument, nothing goes out but `Output`.
 
-use crate::{Batch, DeadLetters, EventTime, Result, Span, WallTime};
+use crate::{Batch, DeadLetters, EventTime, LookupVersion, Result, Span, WallTime};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
@@ -58,6 +58,12 @@ pub trait Operator: Send {
     /// Wall time moved on; only for operators that measure silence of devices.
     fn on_tick(&mut self, now: WallTime, out: &mut dyn Output) -> Result<()> {
         let _ = (now, out);
+        Ok(())
+    }
+
+    /// A lookup table has a new version; it counts for the rows that follow. Operators that do not use the table leave it.
+    fn on_lookup(&mut self, version: &LookupVersion) -> Result<()> {
+        let _ = version;
         Ok(())
     }
 

@@ -2,12 +2,13 @@
 
 use super::stream::Stream;
 use super::{
-    BuildOperator, Input, OperatorKind, Plan, PlannedOperator, PlannedSource, PlannedTable, TableKind, fingerprint, names, tables, trials,
+    BuildOperator, Input, OperatorKind, Plan, PlannedLookup, PlannedOperator, PlannedSource, PlannedTable, TableKind, fingerprint, lookups,
+    names, tables, trials,
 };
 use crate::diagnose::Problem;
 use crate::spec::{Processor, Source, SourceSpec, Written};
 use arrow::datatypes::SchemaRef;
-use flow::{Error, Operator};
+use flow::{Error, LookupShape, Operator};
 use ingest::decode::OptionError;
 use ingest::rejected::Rejected;
 use processors::BuildError;
@@ -28,6 +29,7 @@ struct Builder<'w> {
     warnings: Vec<Problem>,
     sources: Vec<PlannedSource>,
     source_streams: Vec<Option<Stream>>,
+    lookups: Vec<PlannedLookup>,
     operators: Vec<PlannedOperator>,
     /// By the number of the processor in the spec: its number among the operators and what it puts out.
     operator_streams: Vec<Option<(usize, Stream)>>,
@@ -43,6 +45,7 @@ impl<'w> Builder<'w> {
             warnings: vec![],
             sources: vec![],
             source_streams: vec![],
+            lookups: vec![],
             operators: vec![],
             operator_streams,
             tables: vec![],
@@ -59,6 +62,7 @@ impl<'w> Builder<'w> {
             let stream = self.source(name, source);
             self.source_streams.push(stream);
         }
+        self.lookups = lookups::plan(self.written, &mut self.problems);
         self.operators();
         self.dead_letters();
         self.declared_tables();
@@ -83,6 +87,7 @@ impl<'w> Builder<'w> {
             timezone: spec.pipeline.timezone.clone(),
             journal: spec.journal.clone(),
             sources: self.sources,
+            lookups: self.lookups,
             operators: self.operators,
             tables: self.tables,
             dead_letters: spec.dead_letters.options,
@@ -177,8 +182,12 @@ impl<'w> Builder<'w> {
             _ => self.joined(&part, inputs)?,
         };
         self.meeting(&part, &stream);
-        let by_device = self.by_device(&part, &spec.processor, &stream);
-        let build = builder(name, &spec.processor, by_device, &stream.schema);
+        let lookup = match &spec.processor {
+            Processor::Enrich(options) => Some(self.lookup(&part, &options.lookup)?),
+            _ => None,
+        };
+        let given = Given { by_device: self.by_device(&part, &spec.processor, &stream), lookup };
+        let build = builder(name, &spec.processor, given, &stream.schema);
         let operator = match build() {
             Ok(operator) => operator,
             Err(e) => {
@@ -225,6 +234,17 @@ impl<'w> Builder<'w> {
         let problem = Problem::new(self.written.place(part, hint), message);
         self.warnings.push(problem.hint("`watermark = { per = \"device\" }` of a source is for windows by its key"));
         None
+    }
+
+    /// The lookup table that a processor names; a mistake in it is told there.
+    fn lookup(&mut self, part: &[&str], name: &str) -> Option<LookupShape> {
+        let known = &self.written.spec.lookups;
+        if !known.contains_key(name) {
+            let problem = Problem::new(self.written.place(part, "lookup"), format!("there is no lookup `{name}`"));
+            let problem = problem.hint(format!("[lookups.{name}] makes one"));
+            self.problems.push(problem.did_you_mean(name, known.keys().map(String::as_str)));
+        }
+        self.lookups.iter().find(|l| *l.shape.name == *name).map(|l| l.shape.clone())
     }
 
     fn warn(&mut self, part: &[&str], processor: &Processor, schema: &SchemaRef) {
@@ -286,7 +306,7 @@ impl<'w> Builder<'w> {
             Processor::Alert(o) => &o.key,
             Processor::Presence(o) => &o.key,
             Processor::Anomaly(o) => &o.key,
-            Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => return,
+            Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) | Processor::Enrich(_) => return,
         };
         if !stream.is_split_by(key, self.written.spec.pipeline.lanes.get()) {
             let lane_key = stream.lane_key.as_ref().map_or("the sources' keys".to_owned(), |k| format!("{k:?}"));
@@ -382,14 +402,20 @@ impl<'w> Builder<'w> {
 
 type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
 
+/// What an operator is given beside its options and columns.
+struct Given {
+    by_device: Option<ByDevice>,
+    lookup: Option<LookupShape>,
+}
+
 /// What makes an operator with these options over these columns.
-fn builder(name: &str, processor: &Processor, by_device: Option<ByDevice>, schema: &SchemaRef) -> Build {
+fn builder(name: &str, processor: &Processor, given: Given, schema: &SchemaRef) -> Build {
     let (name, processor, schema) = (name.to_owned(), processor.clone(), schema.clone());
     Arc::new(move || match &processor {
         Processor::Filter(o) => processors::filter::build(o, &schema),
         Processor::Map(o) => processors::map::build(o, &schema),
         Processor::Dedupe(o) => processors::dedupe::build(o, &schema),
-        Processor::Window(o) => processors::window::build_by_device(o, by_device, &schema),
+        Processor::Window(o) => processors::window::build_by_device(o, given.by_device, &schema),
         Processor::Route(o) => processors::route::build(o, &schema),
         Processor::Union(o) => processors::union::build(o, &schema),
         Processor::Deadband(o) => processors::deadband::build(o, &schema),
@@ -397,6 +423,9 @@ fn builder(name: &str, processor: &Processor, by_device: Option<ByDevice>, schem
         Processor::Alert(o) => processors::alert::build(&name, o, &schema),
         Processor::Presence(o) => processors::presence::build(o, &schema),
         Processor::Anomaly(o) => processors::anomaly::build(o, &schema),
+        Processor::Enrich(o) => {
+            processors::enrich::build(o, &schema, given.lookup.as_ref().expect("the table of an enrich was found before"))
+        }
     })
 }
 
@@ -413,6 +442,7 @@ fn kind(processor: &Processor) -> OperatorKind {
         Processor::Alert(_) => OperatorKind::Alert,
         Processor::Presence(_) => OperatorKind::Presence,
         Processor::Anomaly(_) => OperatorKind::Anomaly,
+        Processor::Enrich(_) => OperatorKind::Enrich,
     }
 }
 
@@ -429,6 +459,7 @@ fn put_out(processor: &Processor, read: &Stream, schema: SchemaRef) -> Stream {
         | Processor::Route(_)
         | Processor::Union(_)
         | Processor::Deadband(_)
-        | Processor::Rate(_) => Stream { schema, ..read.clone() },
+        | Processor::Rate(_)
+        | Processor::Enrich(_) => Stream { schema, ..read.clone() },
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn of(plan: &Plan, spec: &Spec) -> Fingerprint {
         columns(&format!("sources.{}", source.name), &source.schema, &mut parts);
     }
     for (name, processor) in &spec.processors {
-        for (key, value) in held(&processor.processor) {
+        for (key, value) in held(&processor.processor, spec) {
             parts.insert(format!("processors.{name}.{key}"), value);
         }
     }
@@ -37,7 +37,7 @@ fn columns(part: &str, schema: &SchemaRef, parts: &mut BTreeMap<String, String>)
 }
 
 /// The options on which a processor's state depends.
-fn held(processor: &Processor) -> Vec<(&'static str, String)> {
+fn held(processor: &Processor, spec: &Spec) -> Vec<(&'static str, String)> {
     match processor {
         Processor::Window(o) => vec![
             ("key", text(&o.key)),
@@ -54,6 +54,10 @@ fn held(processor: &Processor) -> Vec<(&'static str, String)> {
         Processor::Alert(o) => vec![("key", text(&o.key))],
         Processor::Anomaly(o) => vec![("key", text(&o.key)), ("column", text(&o.column))],
         Processor::Presence(o) => vec![("key", text(&o.key))],
+        Processor::Enrich(o) => {
+            let table = spec.lookups.get(&o.lookup).map(|l| (&l.key, &l.valid_from, &l.columns));
+            vec![("key", text(&o.key)), ("columns", text(&o.columns)), ("lookup", text(&(&o.lookup, table)))]
+        }
         Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => vec![],
     }
 }

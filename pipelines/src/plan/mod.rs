@@ -1,10 +1,11 @@
 //! What is meant: names resolved, operators in an order in which each comes after what it reads, schemas joined, expressions checked.
 //!
-//! Making a plan opens no file and no socket. The lanes are built from it; nothing looks at the spec afterwards.
+//! Making a plan opens no file and no socket (`Plan::check` reads the files of lookup tables after it). The lanes are built from it; nothing looks at the spec afterwards.
 
 mod build;
 mod fingerprint;
 mod join;
+mod lookups;
 mod names;
 mod stream;
 mod tables;
@@ -15,9 +16,10 @@ pub use tables::{dead_letters_schema, late_schema};
 use crate::diagnose::Problems;
 use crate::spec::{DeadLetterOptions, HttpOptions, LimitOptions, ObservabilityOptions, Source, TestOptions, Written};
 use arrow::datatypes::SchemaRef;
-use flow::Operator;
+use flow::{LookupShape, Operator};
 use ingest::decode::{Columns, DecodeOptions};
 use ingest::journal::JournalOptions;
+use ingest::lookup::LookupOptions;
 use processors::watermark::WatermarkOptions;
 use std::fmt;
 use std::path::PathBuf;
@@ -43,6 +45,8 @@ pub struct Plan {
     pub journal: JournalOptions,
     /// The sources, in the order of the file.
     pub sources: Vec<PlannedSource>,
+    /// The lookup tables, in the order of the file.
+    pub lookups: Vec<PlannedLookup>,
     /// The operators; each reads only sources and operators before it.
     pub operators: Vec<PlannedOperator>,
     /// The tables of the file, then `dead_letters`, then the `late_<operator>`.
@@ -86,6 +90,15 @@ pub struct PlannedSource {
     pub max_message: u64,
     /// The columns of its rows.
     pub schema: SchemaRef,
+}
+
+/// A lookup table with its columns.
+#[derive(Clone, Debug)]
+pub struct PlannedLookup {
+    /// What its versions look like.
+    pub shape: LookupShape,
+    /// Where it is read from.
+    pub options: LookupOptions,
 }
 
 /// What an operator or a table reads.
@@ -135,6 +148,8 @@ pub enum OperatorKind {
     Presence,
     /// Says where a number behaves as it did not before: its rows are held, and what is too late has a table.
     Anomaly,
+    /// Adds columns of a lookup table.
+    Enrich,
 }
 
 impl OperatorKind {
@@ -217,6 +232,14 @@ impl Plan {
     /// Reads a file's text and says what it means; environment variables come from the process.
     pub fn read(file: &str, text: &str) -> Result<Self, Problems> {
         Self::of(&Written::read(file, text, &|name| std::env::var(name).ok())?)
+    }
+
+    /// The same, and the files of the lookup tables are read too: what is wrong with them is a mistake as well.
+    pub fn check(file: &str, text: &str) -> Result<Self, Problems> {
+        let written = Written::read(file, text, &|name| std::env::var(name).ok())?;
+        let plan = Self::of(&written)?;
+        let problems = lookups::files(&written, &plan);
+        if problems.is_empty() { Ok(plan) } else { Err(written.problems(problems)) }
     }
 
     /// True if some source cannot be read again and so needs the journal.

@@ -23,6 +23,9 @@ pub(super) fn check(written: &Written) -> Vec<Problem> {
         let taken = spec.sources.contains_key(name).then(|| Problem::new(0..0, format!("`{name}` is also the name of a source")));
         add(written.place(&["processors", name], ""), unfit("a processor", name).or_else(|| reserved(name)).or(taken));
     }
+    for name in spec.lookups.keys() {
+        add(written.place(&["lookups", name], ""), unfit("a lookup", name));
+    }
     for (name, table) in &spec.tables {
         let other = (spec.sources.contains_key(name) || spec.processors.contains_key(name)) && !table.inputs.contains(name);
         let taken = other.then(|| {

@@ -9,6 +9,20 @@ pub(super) fn check(written: &Written, plan: &Plan) -> Vec<Problem> {
     let mut problems = vec![];
     let mut add = |path: String, problem: Problem| problems.push(Problem { span: written.place(&["tests"], &path), ..problem });
     for (number, test) in written.spec.tests.iter().enumerate() {
+        let later = test.given.iter().enumerate().map(|(at, given)| (format!("{number}.given.{at}.lookups"), &given.lookups));
+        for (path, lookups) in std::iter::once((format!("{number}.lookups"), &test.lookups)).chain(later) {
+            for (name, rows) in lookups {
+                let Some(lookup) = plan.lookups.iter().find(|l| *l.shape.name == **name) else {
+                    let names = plan.lookups.iter().map(|l| &*l.shape.name);
+                    let problem = Problem::new(0..0, format!("there is no lookup `{name}`")).did_you_mean(name, names);
+                    add(format!("{path}.{name}"), problem);
+                    continue;
+                };
+                if let Err(e) = lookup.of_rows(rows) {
+                    add(format!("{path}.{name}"), Problem::new(0..0, e.to_string()));
+                }
+            }
+        }
         for (at, given) in test.given.iter().enumerate() {
             let path = format!("{number}.given.{at}");
             if let Some(problem) = given.check(0..0) {

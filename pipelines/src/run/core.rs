@@ -76,7 +76,7 @@ pub(crate) fn wire(plan: &Plan, shared: &Arc<Shared>, made: Made, feed: Feed, jo
     let status = Arc::new(LaneStatus::new(made.record));
     let flush = !matches!(&feed, Feed::Files { source, .. } if keeps_windows(&plan.sources[*source].kind));
     let handle = Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush };
-    (handle, Driver { lane: made.lane, feed, journal, commands: receive, shared: shared.clone(), live: made.live, status })
+    (handle, Driver { lane: made.lane, feed, journal, commands: receive, shared: shared.clone(), live: made.live, status, lookups: vec![] })
 }
 
 /// The connections of the MQTT sources, numbered as producers of the journal, each with its source's number.

@@ -8,7 +8,7 @@ use crate::run::status::LaneStatus;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::max;
 use arrow::datatypes::TimestampMicrosecondType;
-use flow::{EVENT_TIME, Epoch, Metric, Offset, Result, Span};
+use flow::{EVENT_TIME, Epoch, LookupVersion, Metric, Offset, Result, Span};
 use ingest::journal::JournalHandle;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Moved { table: usize, number: u64 },
     /// Everything has been read: windows close (`flush`), everything is sealed and moved. Answers when that is done; the lane stays.
     End { flush: bool, tell: oneshot::Sender<()> },
+    /// A lookup table has a new version, which no log tells.
+    Lookup(LookupVersion),
     /// Seal what is there and leave.
     Stop,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) live: Arc<LiveLane>,
     pub(crate) status: Arc<LaneStatus>,
+    /// The lookup tables to begin with, where no log tells them.
+    pub(crate) lookups: Vec<LookupVersion>,
 }
 
 /// What goes on beside the events.
@@ -126,6 +130,9 @@ impl Driver {
         };
         for action in self.lane.begin()? {
             self.perform(action, &mut progress)?;
+        }
+        for version in std::mem::take(&mut self.lookups) {
+            self.step_unlogged(Event::Lookup { log: None, version }, &mut progress)?;
         }
         let mut clock = self.world().time.sleep(Duration::ZERO);
         loop {
@@ -193,8 +200,8 @@ impl Driver {
         progress.caught_up = events.is_empty().then(|| self.world().elapsed());
         for event in events {
             match event {
-                // A tick of our own is no sign of life.
-                Event::Progress { .. } | Event::Tick { .. } => self.step(event, progress)?,
+                // Neither a tick of our own nor a lookup table is a sign of life.
+                Event::Progress { .. } | Event::Tick { .. } | Event::Lookup { .. } => self.step(event, progress)?,
                 Event::Files(_) => self.step_unlogged(event, progress)?,
                 _ => {
                     progress.last_input = self.world().elapsed();
@@ -218,6 +225,7 @@ impl Driver {
                 progress.must_close |= self.lane.note_moved(table, number);
             }
             Command::End { flush, tell } => progress.end_wanted.push((flush, tell)),
+            Command::Lookup(version) => self.step_unlogged(Event::Lookup { log: None, version }, progress)?,
             Command::Stop => progress.stopping = true,
         }
         Ok(())

@@ -63,6 +63,7 @@ fn journal_event(id: &Arc<str>, sources: &HashMap<Arc<str>, usize>, offset: Offs
         }
         Body::Rejects(rejects) => Event::Rejects { log, rejects, next },
         Body::Connection { producer, connected, at } => Event::Connection { log, producer, connected, at, next },
+        Body::Lookup(version) => Event::Lookup { log: Some((log, next)), version },
         Body::Tick { watermark, .. } => Event::Tick { log, watermark, next },
     })
 }

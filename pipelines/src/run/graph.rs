@@ -5,7 +5,7 @@
 
 use crate::plan::Input;
 use crate::run::tally::Tally;
-use flow::{Batch, Count, DeadLetters, EventTime, Operator, Output, Result, Span};
+use flow::{Batch, Count, DeadLetters, EventTime, LookupVersion, Operator, Output, Result, Span};
 
 /// One operator and what stands between its calls.
 pub(crate) struct Node {
@@ -69,6 +69,11 @@ impl Graph {
             self.deliver(Input::Source(source), batch, emitted);
         }
         self.run_all(w, false, emitted)
+    }
+
+    /// Gives every operator a new version of a lookup table, for the rows that follow.
+    pub(crate) fn lookup(&mut self, version: &LookupVersion) -> Result<()> {
+        self.nodes.iter_mut().try_for_each(|node| node.operator.on_lookup(version))
     }
 
     /// Tells every operator, before what reads it, that the input has ended for now.

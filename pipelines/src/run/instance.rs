@@ -9,11 +9,12 @@ use crate::run::core::{self, DELIVERIES, JournalLanes};
 use crate::run::driver::{Command, JournalLane, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
+use crate::run::lookups::{self, Opened, Readers, Watched};
 use crate::run::moves::{self, MoveCounts, Moves};
 use crate::run::observe::Observer;
 use crate::run::status::LaneStatus;
 use crate::spec::Source;
-use flow::{Error, Remedy, Result};
+use flow::{Error, LookupVersion, Remedy, Result};
 use gateway::http::Ready;
 use gateway::query::{Engine, Limits, Tables};
 use ingest::journal::{Journal, JournalHandle};
@@ -89,9 +90,15 @@ struct Instance {
     query_threads: Threads,
     sources: Vec<(String, Arc<SourceStatus>)>,
     source_tasks: Vec<JoinHandle<Result<()>>>,
+    lookup_tasks: Vec<JoinHandle<Result<()>>>,
     readers: Vec<files::Reader>,
     journal: Option<Journal>,
     incarnation: u64,
+    /// The lookup tables until they are watched, and the versions to begin with.
+    lookups: Vec<Watched>,
+    first_lookups: Vec<LookupVersion>,
+    /// Who is told of later versions.
+    lookup_readers: Readers,
     stop_sources: CancellationToken,
 }
 
@@ -103,8 +110,10 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     let address = crate::metrics::install(plan.observability.metrics, &plan.name, &plan.fingerprint.hash())?;
     tracing::info!(%address, "metrics");
     let mut instance = Instance::new(plan)?;
-    instance.start_journal()?;
+    instance.open_lookups()?;
+    instance.start_journal().await?;
     instance.start_files()?;
+    instance.watch_lookups();
     let is_ready = Arc::new(AtomicBool::new(false));
     let asked = is_ready.clone();
     let ready: Ready = Arc::new(move || (!asked.load(Ordering::Relaxed)).then(|| "the lanes are not all up".into()));
@@ -146,16 +155,36 @@ impl Instance {
             query_threads: Threads::start("query")?,
             sources: vec![],
             source_tasks: vec![],
+            lookup_tasks: vec![],
             readers: vec![],
             journal: None,
             incarnation: rand::random(),
+            lookups: vec![],
+            first_lookups: vec![],
+            lookup_readers: Readers::default(),
             stop_sources: CancellationToken::new(),
             plan: Arc::new(plan),
         })
     }
 
-    /// Opens the journal, claims its lanes and starts them, then connects its sources.
-    fn start_journal(&mut self) -> Result<()> {
+    fn open_lookups(&mut self) -> Result<()> {
+        for Opened { table, first } in lookups::open(&self.plan, &self.shared.world)? {
+            self.lookups.push(table);
+            self.first_lookups.push(first);
+        }
+        Ok(())
+    }
+
+    /// Later versions go to the journal and to the lanes of files.
+    fn watch_lookups(&mut self) {
+        for table in self.lookups.drain(..) {
+            let watching = table.run(self.lookup_readers.clone(), self.shared.world.clone(), self.stop_sources.clone());
+            self.lookup_tasks.push(tokio::spawn(watching));
+        }
+    }
+
+    /// Opens the journal, claims its lanes and starts them, gives them the lookup tables, then connects its sources.
+    async fn start_journal(&mut self) -> Result<()> {
         if !self.plan.has_journal() {
             return Ok(());
         }
@@ -166,6 +195,8 @@ impl Instance {
             self.start_lane(made, feed, Some(of_journal));
         }
         self.journal = Some(journal);
+        lookups::log(&handle, self.first_lookups.iter().cloned()).await?;
+        self.lookup_readers.journal = Some(handle.clone());
         self.start_mqtt(&handle)
     }
 
@@ -205,7 +236,12 @@ impl Instance {
     fn start_lane(&mut self, made: Made, feed: Feed, journal: Option<JournalLane>) {
         self.live.add(made.live.clone());
         self.cold.add_lane(made.name.clone(), made.chain.clone());
-        let (handle, driver) = core::wire(&self.plan, &self.shared, made, feed, journal);
+        let is_journaled = journal.is_some();
+        let (handle, mut driver) = core::wire(&self.plan, &self.shared, made, feed, journal);
+        if !is_journaled {
+            driver.lookups = self.first_lookups.clone();
+            self.lookup_readers.lanes.push(handle.commands.clone());
+        }
         self.lanes.push(handle);
         self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
     }
@@ -292,6 +328,10 @@ impl Instance {
             for reader in &mut self.readers {
                 reader.check()?;
             }
+            if let Some(failed) = self.lookup_tasks.iter().position(JoinHandle::is_finished) {
+                let ended = self.lookup_tasks.remove(failed).await;
+                ended.map_err(|e| Error::stop("a lookup table broke off", e))??;
+            }
             if let Some(failed) = self.source_tasks.iter().position(JoinHandle::is_finished) {
                 let ended = self.source_tasks.remove(failed).await;
                 ended.map_err(|e| Error::stop("a source broke off", e))??;
@@ -334,7 +374,7 @@ impl Instance {
 
     async fn stop_sources(&mut self) -> Result<()> {
         self.stop_sources.cancel();
-        for task in self.source_tasks.drain(..) {
+        for task in self.source_tasks.drain(..).chain(self.lookup_tasks.drain(..)) {
             task.await.map_err(|e| Error::stop("a source broke off", e))??;
         }
         Ok(())

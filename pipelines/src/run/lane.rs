@@ -1,7 +1,7 @@
 //! A lane as a state machine without I/O: events in, actions out. The driver performs the actions and feeds their results back.
 //!
 //! ```text
-//!   Rows, Rejects, Connection, Tick, Silence, Files, End ──► step ──► Show (hot)
+//!   Rows, Rejects, Connection, Tick, Silence, Lookup, Files, End ─► step ──► Show (hot)
 //!   Close ────────────────────────────────────────► step ──► Write(cut): segments and state
 //!   Written(receipts) ────────────────────────────► step ──► Seal(record): the commit
 //!   Sealed ───────────────────────────────────────► step ──► Publish: swap the view, release the log
@@ -18,7 +18,7 @@ use crate::spec::DeadLetterOptions;
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::kernels::cmp;
 use arrow::datatypes::{SchemaRef, UInt64Type};
-use flow::{Batch, DeadLetters, Epoch, EventTime, Offset, Position, Reason, Result, Span, WallTime, trail};
+use flow::{Batch, DeadLetters, Epoch, EventTime, LookupVersion, Offset, Position, Reason, Result, Span, WallTime, trail};
 use ingest::rejected::Rejected;
 use processors::watermark::Watermark;
 use std::collections::BTreeMap;
@@ -43,6 +43,9 @@ pub(crate) enum Event {
     Tick { log: Arc<str>, watermark: EventTime, next: Offset },
     /// The watermark moves at least to here, and no log says so: the epoch must close before anything else is read.
     Silence(EventTime),
+    /// A lookup table has a new version. `log`: its place in the lane's log; without one no log says so, and the epoch must close before
+    /// anything else is read.
+    Lookup { log: Option<(Arc<str>, Offset)>, version: LookupVersion },
     /// Nothing of this lane stands in `log` below `next`.
     Progress { log: Arc<str>, next: Offset },
     /// New files, to be read after those that are known. They are sealed before their first row is taken.
@@ -234,6 +237,13 @@ impl Lane {
                 self.move_on(watermark, &mut actions)?;
             }
             Event::Silence(watermark) => self.move_on(watermark, &mut actions)?,
+            Event::Lookup { log, version } => {
+                if let Some((log, next)) = log {
+                    self.advance(&log, next);
+                }
+                self.parts.graph.lookup(&version)?;
+                self.dirty = true;
+            }
             Event::Progress { log, next } => self.advance(&log, next),
             Event::Files(files) => {
                 self.positions.0.extend(files);

@@ -16,6 +16,7 @@ mod flood;
 mod graph;
 mod instance;
 mod lane;
+mod lookups;
 mod marks;
 mod moves;
 mod observe;

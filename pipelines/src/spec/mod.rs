@@ -12,7 +12,7 @@ pub use options::{
     ProcessorSpec, Source, SourceCommon, SourceSpec, Spec, TableSpec,
 };
 pub(crate) use options::{PROCESSOR_TYPES, SOURCE_TYPES};
-pub use trial::{Given, Moment, TestOptions};
+pub use trial::{Given, LookupRows, Moment, TestOptions};
 
 use crate::diagnose::{Problem, Problems};
 use indexmap::IndexMap;
@@ -24,8 +24,8 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// The sections of the file.
-const SECTIONS: [&str; 10] =
-    ["pipeline", "journal", "sources", "processors", "tables", "dead_letters", "http", "observability", "limits", "tests"];
+const SECTIONS: [&str; 11] =
+    ["pipeline", "journal", "sources", "lookups", "processors", "tables", "dead_letters", "http", "observability", "limits", "tests"];
 
 /// A file that was read: its options, and where they stand.
 #[derive(Clone, Debug)]
@@ -94,12 +94,13 @@ impl<'i> Sections<'i, '_> {
         let pipeline = self.pipeline();
         let journal = self.section("journal");
         let sources = self.each("sources", source);
+        let lookups = self.each("lookups", |table| table.read(&[]));
         let processors = self.each("processors", processor);
         let tables = self.each("tables", table);
         let dead_letters = self.dead_letters();
         let (http, observability, limits) = (self.section("http"), self.section("observability"), self.section("limits"));
         let tests = self.tests();
-        Some(Spec { pipeline: pipeline?, journal, sources, processors, tables, dead_letters, http, observability, limits, tests })
+        Some(Spec { pipeline: pipeline?, journal, sources, lookups, processors, tables, dead_letters, http, observability, limits, tests })
     }
 
     fn unknown(&mut self) {
@@ -187,6 +188,7 @@ fn processor(mut table: Table<'_>) -> Result<ProcessorSpec, Problem> {
     let processor = match kind {
         "filter" => table.read(&elsewhere).map(Processor::Filter),
         "map" => table.read(&elsewhere).map(Processor::Map),
+        "enrich" => table.read(&elsewhere).map(Processor::Enrich),
         "dedupe" => table.read(&elsewhere).map(Processor::Dedupe),
         "window" => table.read(&elsewhere).map(Processor::Window),
         "route" => table.read(&elsewhere).map(Processor::Route),

@@ -6,11 +6,13 @@ use indexmap::IndexMap;
 use ingest::decode::{Columns, DecodeOptions};
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
+use ingest::lookup::LookupOptions;
 use ingest::mqtt::MqttOptions;
 use processors::alert::AlertOptions;
 use processors::anomaly::AnomalyOptions;
 use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
+use processors::enrich::EnrichOptions;
 use processors::filter::FilterOptions;
 use processors::map::MapOptions;
 use processors::presence::PresenceOptions;
@@ -33,8 +35,8 @@ pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
 pub(crate) const SOURCE_TYPES: [&str; 2] = ["mqtt", "file"];
 /// The kinds of processors.
-pub(crate) const PROCESSOR_TYPES: [&str; 11] =
-    ["filter", "map", "dedupe", "window", "route", "union", "deadband", "rate", "alert", "presence", "anomaly"];
+pub(crate) const PROCESSOR_TYPES: [&str; 12] =
+    ["filter", "map", "dedupe", "window", "route", "union", "deadband", "rate", "alert", "presence", "anomaly", "enrich"];
 
 /// Everything a pipeline's file says.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub struct Spec {
     pub journal: JournalOptions,
     /// `[sources.X]`, in the order of the file.
     pub sources: IndexMap<String, SourceSpec>,
+    /// `[lookups.X]`, in the order of the file.
+    pub lookups: IndexMap<String, LookupOptions>,
     /// `[processors.X]`, in the order of the file.
     pub processors: IndexMap<String, ProcessorSpec>,
     /// `[tables.X]`, in the order of the file.
@@ -165,6 +169,8 @@ pub enum Processor {
     Presence(PresenceOptions),
     /// `type = "anomaly"`
     Anomaly(AnomalyOptions),
+    /// `type = "enrich"`
+    Enrich(EnrichOptions),
 }
 
 /// A table: what it reads, and its tiers.

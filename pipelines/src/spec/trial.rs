@@ -14,6 +14,10 @@ use std::collections::BTreeMap;
 pub struct TestOptions {
     /// What it shows, in a sentence.
     pub name: String,
+    /// Rows of lookup tables at the start, in place of those of their files. Columns have their declared names.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
+    pub lookups: LookupRows,
     /// What happens, in this order.
     pub given: Vec<Given>,
     /// Whether the input ends after that, so that windows close.
@@ -25,7 +29,10 @@ pub struct TestOptions {
     pub expect: IndexMap<String, Vec<toml::Table>>,
 }
 
-/// A message, or a word about time.
+/// Rows of lookup tables, by the table's name.
+pub type LookupRows = IndexMap<String, Vec<toml::Table>>;
+
+/// A message, a word about time, or new rows of a lookup table.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
@@ -46,6 +53,10 @@ pub struct Given {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub watermark: Option<Moment>,
+    /// In place of a message: lookup tables have these rows from now on.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
+    pub lookups: LookupRows,
 }
 
 /// A time as TOML or RFC 3339 writes it, in UTC if it names no other zone.
@@ -71,8 +82,12 @@ fn yes() -> bool {
 impl Given {
     /// What is wrong with the combination of keys.
     pub(crate) fn check(&self, span: std::ops::Range<usize>) -> Option<Problem> {
+        if !self.lookups.is_empty() {
+            let more = self.payload.is_some() || self.watermark.is_some() || self.topic.is_some() || self.source.is_some();
+            return more.then(|| Problem::new(span, "`lookups` is an event of its own").hint("write two, one after the other"));
+        }
         match (&self.payload, &self.watermark) {
-            (None, None) => Some(Problem::new(span, "neither `payload` nor `watermark`: nothing happens")),
+            (None, None) => Some(Problem::new(span, "neither `payload`, `watermark` nor `lookups`: nothing happens")),
             (Some(_), Some(_)) => {
                 Some(Problem::new(span, "`payload` and `watermark` are two events").hint("write two, one after the other"))
             }

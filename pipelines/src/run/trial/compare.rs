@@ -19,7 +19,7 @@ pub(super) fn rows(batches: &[RecordBatch]) -> Result<Vec<Map<String, Value>>> {
 }
 
 /// What TOML says as JSON.
-pub(super) fn expected(row: &toml::Table) -> Map<String, Value> {
+pub(crate) fn expected(row: &toml::Table) -> Map<String, Value> {
     row.iter().map(|(name, value)| (name.clone(), json(value))).collect()
 }
 

@@ -1,17 +1,21 @@
-//! `tidegate test`: the `[[tests]]` of a pipeline through its real decoders, lanes and operators, without files, sockets or clocks.
+//! `tidegate test`: the `[[tests]]` of a pipeline through its real decoders, lanes and operators, without sockets or clocks. The only
+//! files read are those of lookup tables of which a test gives no rows.
 //!
 //! All journaled sources share one lane, each file source has one of its own, however many the pipeline has: which device is in which
 //! lane is no matter of a test. Nothing is sealed; tables hold what the lanes put out.
 
 mod compare;
 
+pub(crate) use compare::expected as as_json;
+
 use crate::plan::{Plan, PlannedSource};
 use crate::run::build;
 use crate::run::lane::{Action, Event, Lane};
 use crate::spec::{Given, Source, TestOptions};
 use arrow::array::{ArrayRef, BinaryViewArray, RecordBatch};
-use flow::{Batch, Error, EventTime, Offset, Origin, Reason, Result, WallTime, trail};
+use flow::{Batch, Error, EventTime, LookupVersion, Offset, Origin, Reason, Result, WallTime, trail};
 use ingest::decode::{Decoder, Message, TopicPattern, decoder, decoder_with};
+use ingest::lookup::LookupError;
 use ingest::rejected::Rejected;
 use processors::watermark::WatermarkOptions;
 use std::sync::Arc;
@@ -68,9 +72,20 @@ impl<'p> Trial<'p> {
     }
 
     fn run(mut self, test: &TestOptions) -> Result<Outcome> {
+        for lookup in &self.plan.lookups {
+            let version = match test.lookups.get(&*lookup.shape.name) {
+                Some(rows) => lookup.of_rows(rows),
+                None => lookup.of_file(),
+            };
+            self.look_up(version)?;
+        }
         let mut at = WallTime(i64::MIN);
         for given in &test.given {
             at = given.at.map_or(at, |moment| moment.0);
+            for (name, rows) in &given.lookups {
+                let lookup = self.plan.lookups.iter().find(|l| *l.shape.name == **name).expect("the names of a test were checked");
+                self.look_up(lookup.of_rows(rows))?;
+            }
             match (&given.watermark, &given.payload) {
                 (Some(moment), _) => self.move_on(EventTime(moment.0.0))?,
                 (None, Some(payload)) => self.receive(given, payload.as_bytes(), at)?,
@@ -92,6 +107,11 @@ impl<'p> Trial<'p> {
             difference.push(format!("{unaccounted} readings are unaccounted for"));
         }
         Ok(Outcome { name: test.name.clone(), difference })
+    }
+
+    fn look_up(&mut self, version: Result<LookupVersion, LookupError>) -> Result<()> {
+        let version = version.map_err(|e| Error::stop("a lookup table of the tests", e))?;
+        (0..self.lanes.len()).try_for_each(|lane| self.step(lane, Event::Lookup { log: None, version: version.clone() }))
     }
 
     fn move_on(&mut self, watermark: EventTime) -> Result<()> {
