@@ -100,7 +100,7 @@ impl StateStore {
     /// Writes what the operators gave, durably. `live` are the files of the newest sealed record. Blocks.
     ///
     /// The change takes effect with the record that holds it; without one the files are waste, and go at the next claim.
-    pub fn finish(&self, save: StateSave, live: &[StateFile], names: &mut Names) -> Result<StateChange> {
+    pub fn finish(&self, save: &StateSave, live: &[StateFile], names: &mut Names) -> Result<StateChange> {
         let held: BTreeSet<Key> = live.iter().flat_map(|f| &f.parts).map(|p| (p.operator.clone(), p.part.clone())).collect();
         let mut change = StateChange {
             removed: save.removed.intersection(&held).filter(|_| !planted(Bug::RemovedStateKept)).cloned().collect(),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::process::Command;
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -13,6 +14,9 @@ use tests::{Manners, Mosquitto, Publisher, Running, TestBroker, Tidegate, assert
 
 /// Windows of a minute close while the readings come: a reading is overtaken by as many as a broker redelivers, never by a minute's.
 const PIPELINE: &str = r#"
+[journal]
+reserve = "1MiB"
+
 [limits]
 query_rows = 1000000
 
@@ -137,6 +141,11 @@ impl Campaign {
                 self.freeze(&mut running);
             }
         }
+        self.end(running);
+    }
+
+    /// Takes all, ends, and compares.
+    fn end(&self, mut running: Running) {
         self.broker.behave(|manners| *manners = Manners { window: WINDOW, ..Manners::default() });
         // What waits for an ack that was lost comes again.
         self.broker.cut();
@@ -223,6 +232,78 @@ fn killed_behind_a_broker_that_redelivers_nothing_is_lost_or_twice() {
 #[test]
 fn killed_behind_a_broker_that_forgets_sessions_dedupe_leaves_each_reading_once() {
     Campaign::new(true, from_environment("SEED", 1)).run(from_environment("KILLS", 10) / 2);
+}
+
+#[test]
+fn killed_as_it_enters_a_durable_system_call_nothing_is_lost_or_twice() {
+    let calls = from_environment("CALLS", 6);
+    let mut campaign = Campaign::new(false, from_environment("SEED", 1));
+    campaign.tidegate.start(&[]).wait_until_ready();
+    let mut hit = 0;
+    for call in 1..=calls {
+        campaign.send();
+        // In the short form the calls are spread over the first of a run.
+        let mut running = campaign.tidegate.start_killed_at(if calls < 50 { call * 7 } else { call });
+        until("a kill, or the end of the work", MINUTE, || !running.is_running() || campaign.broker.missing() == 0);
+        hit += u64::from(!running.is_running());
+        running.kill();
+    }
+    assert!(hit > 0, "no call was reached");
+    campaign.done.kills = hit;
+    let running = campaign.tidegate.start(&[]);
+    campaign.end(running);
+}
+
+#[test]
+fn a_full_disk_stops_nothing_for_good_and_loses_nothing() {
+    let mut campaign = Campaign::new(false, 1);
+    let disk = SmallDisk::mount(&campaign.tidegate.path("data"));
+    let mut running = campaign.tidegate.start(&[]);
+    campaign.broker.wait_for_subscriber(MINUTE);
+    campaign.send();
+    campaign.broker.wait_until_drained(MINUTE);
+    disk.fill();
+    campaign.send();
+    until("the lane waits for room", MINUTE, || running.log().contains("the disk is full") || !running.is_running());
+    assert!(running.is_running(), "a full disk ended the process\n{}", running.log());
+    disk.free();
+    campaign.send();
+    campaign.broker.wait_until_drained(MINUTE);
+    campaign.end(running);
+}
+
+/// A file system of 256 MB of its own: the journal takes 64 at once for each of its segments.
+struct SmallDisk {
+    at: String,
+}
+
+impl SmallDisk {
+    fn mount(at: &str) -> SmallDisk {
+        std::fs::create_dir_all(at).expect("a folder");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m", "tmpfs", at]).output().expect("mount is there");
+        assert!(mounted.status.success(), "mounting a tmpfs needs root: {}", String::from_utf8_lossy(&mounted.stderr));
+        SmallDisk { at: at.to_owned() }
+    }
+
+    /// To the last byte.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(format!("{}/filler", self.at)).expect("a file");
+        for piece in [1 << 20, 4_096, 1] {
+            let zeros = vec![0; piece];
+            while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(format!("{}/filler", self.at)).expect("the file goes");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that failed the test may still hold it.
+        let _ = Command::new("umount").args(["-l", &self.at]).status();
+    }
 }
 
 #[test]

@@ -44,6 +44,21 @@ impl Tidegate {
         Running { child: command.spawn().expect("tidegate starts"), log }
     }
 
+    /// Starts `run` so that the kernel kills it as it enters its call number `count` (of each thread) of what makes things durable.
+    pub fn start_killed_at(&self, count: u64) -> Running {
+        const DURABLE: &str = "fsync,fdatasync,link,linkat,rename,renameat,renameat2,unlink,unlinkat,ftruncate";
+        self.runs.set(self.runs.get() + 1);
+        let log = self.folder.path().join(format!("run-{}.log", self.runs.get()));
+        let file = File::create(&log).expect("a log file");
+        let mut command = Command::new("strace");
+        // With -D the tracer is not the parent, so the child is the process itself.
+        command.args(["-D", "-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={DURABLE}")]);
+        command.args(["-e", &format!("inject={DURABLE}:signal=SIGKILL:when={count}")]);
+        command.arg(binary()).args(["run", "pipeline.toml"]).current_dir(self.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        Running { child: command.spawn().expect("strace starts (tests/setup/install.sh installs it)"), log }
+    }
+
     /// Runs the pipeline until it ends by itself with success.
     pub fn run(&self, arguments: &[&str]) {
         let mut running = self.start(arguments);

@@ -2,8 +2,9 @@
 //!
 //! The lane's task never waits for a disk: segments, state and the record are written on other threads, one close at a time.
 
+use crate::run::close::{seal, write_out};
 use crate::run::feed::{Feed, tick};
-use crate::run::lane::{Action, Cut, Event, Gone, Lane, Written};
+use crate::run::lane::{Action, Event, Gone, Lane};
 use crate::run::status::LaneStatus;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::max;
@@ -17,12 +18,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use storage::epoch::{EpochStore, LocalEpochs, Record, Sealed, Whole};
+use storage::epoch::LocalEpochs;
 use storage::hot::HotLimits;
 use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
-use storage::warm::write_segment;
 use tokio::sync::{mpsc, oneshot};
 use world::{Bug, World, planted};
 
@@ -318,9 +318,7 @@ impl Driver {
             Action::Write(cut) => {
                 progress.last_close = self.world().elapsed();
                 let (shared, whole) = (self.shared.clone(), self.lane.chain().whole().clone());
-                let world = shared.world.clone();
-                let job = async move { world.blocking("the write of an epoch", move || write(&shared, &whole, *cut)).await? };
-                progress.close = Some(Box::pin(job));
+                progress.close = Some(Box::pin(write_out(shared, whole, *cut)));
             }
             Action::Seal(record) => progress.close = Some(Box::pin(seal(self.shared.clone(), self.sync_point(), *record))),
             Action::Publish { epoch, gone } => self.publish(epoch, gone, progress)?,
@@ -366,36 +364,5 @@ impl Driver {
             journal.handle.release(Offset(least))?;
         }
         Ok(())
-    }
-}
-
-/// Writes an epoch's segments and state, durably. Blocks.
-fn write(shared: &Shared, whole: &Whole, mut cut: Cut) -> Result<Event> {
-    let mut segments = vec![];
-    for (table, rows) in cut.tables {
-        let spec = &shared.specs[table];
-        let name = cut.names.next("parquet");
-        let folder = shared.warm.join(&spec.name);
-        if let Some(segment) = write_segment(&*shared.world.disk, &folder, &name, spec, cut.epoch.0, &rows)? {
-            segments.push((table, segment));
-        }
-    }
-    let state = shared.state.finish(cut.state, &whole.state, &mut cut.names)?;
-    Ok(Event::Written(Written { segments, state }))
-}
-
-/// Creates the record: the commit.
-async fn seal(shared: Arc<Shared>, log: Option<(JournalHandle, Offset)>, record: Record) -> Result<Event> {
-    if let Some((handle, below)) = log {
-        shared.world.blocking("the fsync of the journal", move || handle.sync_below(below)).await??;
-    }
-    let lane = record.header.lane.clone();
-    let (number, last) = (record.header.number, shared.clone());
-    match shared.world.blocking("the seal of an epoch", move || last.epochs.seal(&record)).await?? {
-        Sealed::Ours => Ok(Event::Sealed),
-        Sealed::Fenced => {
-            let what = format!("record {number} of lane {lane} is another process's: it owns the lane now");
-            Err(flow::Error::new(flow::Remedy::Stop, what))
-        }
     }
 }

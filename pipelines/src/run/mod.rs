@@ -1,12 +1,13 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
-//! `lane`, `graph`, `marks`, `tally`, `columns`, `flood`, `water` are pure; `driver` is a lane's shell; `feed` and `files` bring its log;
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `flood`, `water` are pure; `driver` is a lane's shell, `close` its durable steps; `feed` and `files` bring its log;
 //! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
 
 mod ask;
 mod build;
 mod clock;
+mod close;
 mod columns;
 pub mod core;
 mod driver;

@@ -37,7 +37,7 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 /// Gives the files of one epoch their names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Names {
     stem: String,
     next: u64,

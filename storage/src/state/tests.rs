@@ -43,7 +43,7 @@ proptest! {
                     }
                 }
             }
-            let change = store.finish(save, &files, &mut Names::new("l", 1, number as u64)).unwrap();
+            let change = store.finish(&save, &files, &mut Names::new("l", 1, number as u64)).unwrap();
             fold_state(&mut files, &change).unwrap();
             prop_assert!(files.len() <= MAX_FILES);
         }
@@ -57,7 +57,7 @@ fn a_damaged_part_is_told_with_file_and_byte() {
     let store = StateStore::open(world::local_disk(), dir.path()).unwrap();
     let mut save = StateSave::default();
     save.operator("o").append("p", rows(&[1, 2]));
-    let file = store.finish(save, &[], &mut Names::new("l", 1, 2)).unwrap().added.unwrap();
+    let file = store.finish(&save, &[], &mut Names::new("l", 1, 2)).unwrap().added.unwrap();
     let path = dir.path().join(&file.file);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[40] ^= 1;

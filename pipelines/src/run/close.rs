@@ -1,0 +1,94 @@
+//! The durable steps of a close: segments and state, then the record, which is the commit. Both wait while the disk is full.
+
+use crate::run::driver::Shared;
+use crate::run::lane::{Cut, Event, Written};
+use flow::{Offset, Result};
+use ingest::journal::JournalHandle;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::epoch::{EpochStore, Names, Record, Sealed, Whole};
+use storage::warm::write_segment;
+use world::{World, is_full};
+
+/// How long a lane waits before it tries again on a full disk.
+const ROOM: Duration = Duration::from_secs(1);
+
+/// Writes an epoch's segments and state, durably, when there is room for them. What an attempt leaves that found none has names of its own,
+/// and goes at the next claim.
+pub(crate) async fn write_out(shared: Arc<Shared>, whole: Arc<Whole>, cut: Cut) -> Result<Event> {
+    let (cut, mut names) = (Arc::new(cut), None);
+    let mut told = false;
+    loop {
+        let (of, whole, cut, given) = (shared.clone(), whole.clone(), cut.clone(), names.take());
+        let job = move || {
+            let mut names = given.unwrap_or_else(|| cut.names.clone());
+            let written = write(&of, &whole, &cut, &mut names);
+            (names, written)
+        };
+        let (used, written) = shared.world.blocking("the write of an epoch", job).await?;
+        match written {
+            Err(error) if is_out_of_room(&error) => wait_for_room(&shared.world, &error, &mut told).await,
+            done => return done,
+        }
+        names = Some(used);
+    }
+}
+
+fn write(shared: &Shared, whole: &Whole, cut: &Cut, names: &mut Names) -> Result<Event> {
+    let mut segments = vec![];
+    for (table, rows) in &cut.tables {
+        let spec = &shared.specs[*table];
+        let name = names.next("parquet");
+        let folder = shared.warm.join(&spec.name);
+        if let Some(segment) = write_segment(&*shared.world.disk, &folder, &name, spec, cut.epoch.0, rows)? {
+            segments.push((*table, segment));
+        }
+    }
+    let state = shared.state.finish(&cut.state, &whole.state, names)?;
+    Ok(Event::Written(Written { segments, state }))
+}
+
+/// Whether a full disk is at the root of it.
+fn is_out_of_room(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<std::io::Error>().is_some_and(is_full) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// The lane takes no more than one epoch meanwhile; nothing is lost, and nobody has to start it again.
+async fn wait_for_room(world: &World, error: &(dyn Error + Send + Sync), told: &mut bool) {
+    if !std::mem::replace(told, true) {
+        tracing::warn!(%error, "the disk is full: the lane waits until there is room");
+    }
+    world.time.sleep(ROOM).await;
+}
+
+/// Creates the record: the commit.
+pub(crate) async fn seal(shared: Arc<Shared>, log: Option<(JournalHandle, Offset)>, record: Record) -> Result<Event> {
+    if let Some((handle, below)) = log {
+        shared.world.blocking("the fsync of the journal", move || handle.sync_below(below)).await??;
+    }
+    let lane = record.header.lane.clone();
+    let (number, record, mut told) = (record.header.number, Arc::new(record), false);
+    let sealed = loop {
+        let (last, record) = (shared.clone(), record.clone());
+        match shared.world.blocking("the seal of an epoch", move || last.epochs.seal(&record)).await? {
+            // The same number with the same bytes again.
+            Err(error) if is_out_of_room(&error) => wait_for_room(&shared.world, &error, &mut told).await,
+            done => break done?,
+        }
+    };
+    match sealed {
+        Sealed::Ours => Ok(Event::Sealed),
+        Sealed::Fenced => {
+            let what = format!("record {number} of lane {lane} is another process's: it owns the lane now");
+            Err(flow::Error::new(flow::Remedy::Stop, what))
+        }
+    }
+}
