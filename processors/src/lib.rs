@@ -14,6 +14,7 @@ pub mod duration;
 mod error;
 pub mod filter;
 pub mod functions;
+pub mod join;
 mod keyed;
 pub mod map;
 pub mod presence;

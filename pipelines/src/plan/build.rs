@@ -11,6 +11,7 @@ use flow::{Error, Operator};
 use ingest::decode::OptionError;
 use ingest::rejected::Rejected;
 use processors::BuildError;
+use processors::join::JoinOptions;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -172,10 +173,12 @@ impl<'w> Builder<'w> {
         let part = ["processors", name.as_str()];
         let stream = match &spec.processor {
             Processor::Union(_) => self.united(&part, inputs)?,
+            Processor::Join(options) => self.paired(&part, inputs, options)?,
             _ => self.joined(&part, inputs)?,
         };
         self.meeting(&part, &stream);
-        let build = builder(name, &spec.processor, &stream.schema);
+        let sides = self.streams(inputs)?.into_iter().map(|(_, s)| s.schema.clone()).collect();
+        let build = builder(name, &spec.processor, &stream.schema, sides);
         let operator = match build() {
             Ok(operator) => operator,
             Err(e) => {
@@ -227,6 +230,22 @@ impl<'w> Builder<'w> {
         united.map_err(|p| self.problems.push(p)).ok()
     }
 
+    /// The rows of a join's two inputs, in the shape in which both have room.
+    fn paired(&mut self, part: &[&str], inputs: &[Input], options: &JoinOptions) -> Option<Stream> {
+        let streams = self.streams(inputs)?;
+        let [(_, left), (_, right)] = streams[..] else {
+            // A name that is wrong is told, and missing here.
+            if streams.len() == self.written.spec.processors[part[1]].inputs.len() {
+                let message = format!("a join has two inputs, left and right, not {}", streams.len());
+                self.problems.push(Problem::new(self.written.place(part, "inputs"), message));
+            }
+            return None;
+        };
+        let say = |e: BuildError| Problem { span: self.written.place(part, &e.key), message: e.message, hint: e.hint };
+        let paired = processors::join::columns(options, &left.schema, &right.schema).map(|schema| Stream::with_schema(&streams, schema));
+        paired.map_err(|e| self.problems.push(say(e))).ok()
+    }
+
     /// The inputs with their names; none where one is wrong.
     fn streams(&self, inputs: &[Input]) -> Option<Vec<(&'w str, &Stream)>> {
         let mut streams = vec![];
@@ -254,6 +273,7 @@ impl<'w> Builder<'w> {
     fn lanes(&mut self, part: &[&str], processor: &Processor, stream: &Stream) {
         let key = match processor {
             Processor::Window(o) => &o.key,
+            Processor::Join(o) => &o.key,
             Processor::Dedupe(o) => &o.key,
             Processor::Deadband(o) => &o.key,
             Processor::Rate(o) => &o.key,
@@ -356,8 +376,8 @@ impl<'w> Builder<'w> {
 
 type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
 
-/// What makes an operator with these options over these columns.
-fn builder(name: &str, processor: &Processor, schema: &SchemaRef) -> Build {
+/// What makes an operator with these options over these columns: those of all inputs together, and those of each.
+fn builder(name: &str, processor: &Processor, schema: &SchemaRef, inputs: Vec<SchemaRef>) -> Build {
     let (name, processor, schema) = (name.to_owned(), processor.clone(), schema.clone());
     Arc::new(move || match &processor {
         Processor::Filter(o) => processors::filter::build(o, &schema),
@@ -366,6 +386,7 @@ fn builder(name: &str, processor: &Processor, schema: &SchemaRef) -> Build {
         Processor::Window(o) => processors::window::build(o, &schema),
         Processor::Route(o) => processors::route::build(o, &schema),
         Processor::Union(o) => processors::union::build(o, &schema),
+        Processor::Join(o) => processors::join::build(o, &inputs[0], &inputs[1]),
         Processor::Deadband(o) => processors::deadband::build(o, &schema),
         Processor::Rate(o) => processors::rate::build(o, &schema),
         Processor::Alert(o) => processors::alert::build(&name, o, &schema),
@@ -382,6 +403,7 @@ fn kind(processor: &Processor) -> OperatorKind {
         Processor::Window(_) => OperatorKind::Window,
         Processor::Route(_) => OperatorKind::Route,
         Processor::Union(_) => OperatorKind::Union,
+        Processor::Join(_) => OperatorKind::Join,
         Processor::Deadband(_) => OperatorKind::Deadband,
         Processor::Rate(_) => OperatorKind::Rate,
         Processor::Alert(_) => OperatorKind::Alert,
@@ -395,6 +417,7 @@ fn put_out(processor: &Processor, read: &Stream, schema: SchemaRef) -> Stream {
     match processor {
         Processor::Map(o) => read.mapped(schema, o.select.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))),
         Processor::Window(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
+        Processor::Join(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Alert(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Anomaly(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Presence(o) => Stream { schema, key: o.key.clone(), ..read.clone() },

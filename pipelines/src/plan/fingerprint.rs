@@ -50,6 +50,12 @@ fn held(processor: &Processor) -> Vec<(&'static str, String)> {
         Processor::Alert(o) => vec![("key", text(&o.key))],
         Processor::Anomaly(o) => vec![("key", text(&o.key)), ("column", text(&o.column))],
         Processor::Presence(o) => vec![("key", text(&o.key))],
+        Processor::Join(o) => vec![
+            ("key", text(&o.key)),
+            ("interval", text(&(o.before, o.after))),
+            ("join", text(&o.join)),
+            ("columns", text(&(&o.select, &o.prefix))),
+        ],
         Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => vec![],
     }
 }
