@@ -14,6 +14,7 @@ use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
 use processors::enrich::EnrichOptions;
 use processors::filter::FilterOptions;
+use processors::join::JoinOptions;
 use processors::map::MapOptions;
 use processors::presence::PresenceOptions;
 use processors::rate::RateOptions;
@@ -37,6 +38,7 @@ pub fn schema() -> Value {
         both::<Inputs, WindowOptions>(&mut make),
         both::<Inputs, RouteOptions>(&mut make),
         both::<Inputs, UnionOptions>(&mut make),
+        both::<Inputs, JoinOptions>(&mut make),
         both::<Inputs, DeadbandOptions>(&mut make),
         both::<Inputs, RateOptions>(&mut make),
         both::<Inputs, AlertOptions>(&mut make),

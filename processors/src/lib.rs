@@ -15,6 +15,7 @@ pub mod enrich;
 mod error;
 pub mod filter;
 pub mod functions;
+pub mod join;
 mod keyed;
 pub mod map;
 pub mod presence;

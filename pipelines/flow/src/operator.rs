@@ -49,6 +49,12 @@ pub trait Operator: Send {
     /// Takes a batch. A bad row is given to `Output::dead`; an error is a broken promise of ours.
     fn on_batch(&mut self, batch: Batch, out: &mut dyn Output) -> Result<()>;
 
+    /// Takes a batch of one of several inputs, by its place among them. Only operators that tell their inputs apart do otherwise than `on_batch`.
+    fn on_input(&mut self, input: usize, batch: Batch, out: &mut dyn Output) -> Result<()> {
+        let _ = input;
+        self.on_batch(batch, out)
+    }
+
     /// The watermark moved on to `w` (never back). Returns the watermark for what reads this operator.
     fn on_watermark(&mut self, w: EventTime, out: &mut dyn Output) -> Result<EventTime> {
         let _ = out;

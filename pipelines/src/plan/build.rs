@@ -12,6 +12,7 @@ use flow::{Error, LookupShape, Operator};
 use ingest::decode::OptionError;
 use ingest::rejected::Rejected;
 use processors::BuildError;
+use processors::join::JoinOptions;
 use processors::watermark::Per;
 use processors::window::ByDevice;
 use std::path::PathBuf;
@@ -179,6 +180,7 @@ impl<'w> Builder<'w> {
         let part = ["processors", name.as_str()];
         let stream = match &spec.processor {
             Processor::Union(_) => self.united(&part, inputs)?,
+            Processor::Join(options) => self.paired(&part, inputs, options)?,
             _ => self.joined(&part, inputs)?,
         };
         self.meeting(&part, &stream);
@@ -186,7 +188,8 @@ impl<'w> Builder<'w> {
             Processor::Enrich(options) => Some(self.lookup(&part, &options.lookup)?),
             _ => None,
         };
-        let given = Given { by_device: self.by_device(&part, &spec.processor, &stream), lookup };
+        let sides = self.streams(inputs)?.into_iter().map(|(_, s)| s.schema.clone()).collect();
+        let given = Given { by_device: self.by_device(&part, &spec.processor, &stream), lookup, sides };
         let build = builder(name, &spec.processor, given, &stream.schema);
         let operator = match build() {
             Ok(operator) => operator,
@@ -273,6 +276,22 @@ impl<'w> Builder<'w> {
         united.map_err(|p| self.problems.push(p)).ok()
     }
 
+    /// The rows of a join's two inputs, in the shape in which both have room.
+    fn paired(&mut self, part: &[&str], inputs: &[Input], options: &JoinOptions) -> Option<Stream> {
+        let streams = self.streams(inputs)?;
+        let [(_, left), (_, right)] = streams[..] else {
+            // A name that is wrong is told, and missing here.
+            if streams.len() == self.written.spec.processors[part[1]].inputs.len() {
+                let message = format!("a join has two inputs, left and right, not {}", streams.len());
+                self.problems.push(Problem::new(self.written.place(part, "inputs"), message));
+            }
+            return None;
+        };
+        let say = |e: BuildError| Problem { span: self.written.place(part, &e.key), message: e.message, hint: e.hint };
+        let paired = processors::join::columns(options, &left.schema, &right.schema).map(|schema| Stream::with_schema(&streams, schema));
+        paired.map_err(|e| self.problems.push(say(e))).ok()
+    }
+
     /// The inputs with their names; none where one is wrong.
     fn streams(&self, inputs: &[Input]) -> Option<Vec<(&'w str, &Stream)>> {
         let mut streams = vec![];
@@ -300,6 +319,7 @@ impl<'w> Builder<'w> {
     fn lanes(&mut self, part: &[&str], processor: &Processor, stream: &Stream) {
         let key = match processor {
             Processor::Window(o) => &o.key,
+            Processor::Join(o) => &o.key,
             Processor::Dedupe(o) => &o.key,
             Processor::Deadband(o) => &o.key,
             Processor::Rate(o) => &o.key,
@@ -406,6 +426,8 @@ type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync
 struct Given {
     by_device: Option<ByDevice>,
     lookup: Option<LookupShape>,
+    /// The columns of each input.
+    sides: Vec<SchemaRef>,
 }
 
 /// What makes an operator with these options over these columns.
@@ -418,6 +440,7 @@ fn builder(name: &str, processor: &Processor, given: Given, schema: &SchemaRef) 
         Processor::Window(o) => processors::window::build_by_device(o, given.by_device, &schema),
         Processor::Route(o) => processors::route::build(o, &schema),
         Processor::Union(o) => processors::union::build(o, &schema),
+        Processor::Join(o) => processors::join::build(o, &given.sides[0], &given.sides[1]),
         Processor::Deadband(o) => processors::deadband::build(o, &schema),
         Processor::Rate(o) => processors::rate::build(o, &schema),
         Processor::Alert(o) => processors::alert::build(&name, o, &schema),
@@ -437,6 +460,7 @@ fn kind(processor: &Processor) -> OperatorKind {
         Processor::Window(_) => OperatorKind::Window,
         Processor::Route(_) => OperatorKind::Route,
         Processor::Union(_) => OperatorKind::Union,
+        Processor::Join(_) => OperatorKind::Join,
         Processor::Deadband(_) => OperatorKind::Deadband,
         Processor::Rate(_) => OperatorKind::Rate,
         Processor::Alert(_) => OperatorKind::Alert,
@@ -451,6 +475,7 @@ fn put_out(processor: &Processor, read: &Stream, schema: SchemaRef) -> Stream {
     match processor {
         Processor::Map(o) => read.mapped(schema, o.select.iter().map(|(name, sql)| (name.as_str(), sql.as_str()))),
         Processor::Window(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
+        Processor::Join(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Alert(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Anomaly(o) => Stream { schema, key: o.key.clone(), ..read.clone() },
         Processor::Presence(o) => Stream { schema, key: o.key.clone(), ..read.clone() },

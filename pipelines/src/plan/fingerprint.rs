@@ -58,6 +58,12 @@ fn held(processor: &Processor, spec: &Spec) -> Vec<(&'static str, String)> {
             let table = spec.lookups.get(&o.lookup).map(|l| (&l.key, &l.valid_from, &l.columns));
             vec![("key", text(&o.key)), ("columns", text(&o.columns)), ("lookup", text(&(&o.lookup, table)))]
         }
+        Processor::Join(o) => vec![
+            ("key", text(&o.key)),
+            ("interval", text(&(o.before, o.after))),
+            ("join", text(&o.join)),
+            ("columns", text(&(&o.select, &o.prefix))),
+        ],
         Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) => vec![],
     }
 }

@@ -138,6 +138,8 @@ pub enum OperatorKind {
     Route,
     /// Puts the rows of several inputs together.
     Union,
+    /// Pairs the rows of two inputs: they are held, and what is too late has a table.
+    Join,
     /// Passes what changed; what is older than the newest of its key has a table.
     Deadband,
     /// Adds how fast columns change; what is older than the newest of its key has a table.
@@ -156,13 +158,13 @@ impl OperatorKind {
     /// True for operators that account for their input by what they took into state, not by what they put out.
     #[must_use]
     pub fn holds_rows(self) -> bool {
-        matches!(self, Self::Window | Self::Alert | Self::Presence | Self::Anomaly)
+        matches!(self, Self::Window | Self::Join | Self::Alert | Self::Presence | Self::Anomaly)
     }
 
     /// True for operators that have a table `late_<operator>`.
     #[must_use]
     pub fn has_late(self) -> bool {
-        matches!(self, Self::Window | Self::Deadband | Self::Rate | Self::Alert | Self::Anomaly)
+        matches!(self, Self::Window | Self::Join | Self::Deadband | Self::Rate | Self::Alert | Self::Anomaly)
     }
 }
 
@@ -179,7 +181,7 @@ pub struct PlannedOperator {
     pub kind: OperatorKind,
     /// What it reads, in the order of the file.
     pub inputs: Vec<Input>,
-    /// The columns of what it reads.
+    /// The columns of what it reads; of a join those of both sides (see `processors::join::columns`).
     pub input_schema: SchemaRef,
     /// The columns of what it puts out.
     pub schema: SchemaRef,

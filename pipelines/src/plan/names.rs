@@ -50,17 +50,20 @@ fn reserved(name: &str) -> Option<Problem> {
     taken.then(|| Problem::new(0..0, format!("the name `{name}` is reserved")).hint("`dead_letters`, `late_…`, `…_last`, `tiers` are ours"))
 }
 
-/// What the `inputs` of a part name, by the numbers of the spec; unknown names are problems.
+/// What the `inputs` of a part name, by the numbers of the spec; unknown names are problems, and so are names that stand twice but where
+/// a stream may be joined with itself.
 pub(super) fn inputs(written: &Written, part: &[&str], names: &[String], problems: &mut Vec<Problem>) -> Vec<Input> {
     let spec = &written.spec;
     if names.is_empty() {
         problems.push(Problem::new(written.place(part, "inputs"), "`inputs` names nothing"));
     }
+    let may_repeat =
+        matches!(part, ["processors", name] if matches!(spec.processors.get(*name).map(|p| &p.processor), Some(Processor::Join(_))));
     let mut found = vec![];
     for (at, name) in names.iter().enumerate() {
         let span = written.place(part, &format!("inputs.{at}"));
         match resolve(spec, name) {
-            Some(input) if found.contains(&input) => problems.push(Problem::new(span, format!("`{name}` stands twice"))),
+            Some(input) if found.contains(&input) && !may_repeat => problems.push(Problem::new(span, format!("`{name}` stands twice"))),
             Some(input) => found.push(input),
             None => problems.push(unknown(spec, name, span)),
         }

@@ -15,7 +15,8 @@ pub(crate) struct Node {
     pub(crate) tally: Tally,
     watermark: EventTime,
     passed_on: EventTime,
-    inbox: Vec<Batch>,
+    /// Batches, each with the place among `inputs` of what it came from.
+    inbox: Vec<(usize, Batch)>,
 }
 
 impl Node {
@@ -145,9 +146,9 @@ impl Graph {
         let reached = reached.min().unwrap_or(w);
         let node = &mut self.nodes[index];
         let mut sink = Sink { node: index, tally: &mut node.tally, rows: vec![], emitted };
-        for batch in node.inbox.drain(..) {
+        for (input, batch) in node.inbox.drain(..) {
             sink.tally.input += batch.len() as u64;
-            node.operator.on_batch(batch, &mut sink)?;
+            node.operator.on_input(input, batch, &mut sink)?;
         }
         if reached > node.watermark {
             node.watermark = reached;
@@ -160,8 +161,9 @@ impl Graph {
     }
 
     fn deliver(&mut self, from: Input, batch: Batch, emitted: &mut Emitted) {
-        for node in self.nodes.iter_mut().filter(|n| n.inputs.contains(&from)) {
-            node.inbox.push(batch.clone());
+        for node in &mut self.nodes {
+            let places = node.inputs.iter().enumerate().filter(|(_, input)| **input == from);
+            node.inbox.extend(places.map(|(place, _)| (place, batch.clone())));
         }
         self.store(from, &batch, false, emitted);
     }

@@ -193,6 +193,7 @@ fn processor(mut table: Table<'_>) -> Result<ProcessorSpec, Problem> {
         "window" => table.read(&elsewhere).map(Processor::Window),
         "route" => table.read(&elsewhere).map(Processor::Route),
         "union" => table.read(&elsewhere).map(Processor::Union),
+        "join" => table.read(&elsewhere).map(Processor::Join),
         "deadband" => table.read(&elsewhere).map(Processor::Deadband),
         "rate" => table.read(&elsewhere).map(Processor::Rate),
         "alert" => table.read(&elsewhere).map(Processor::Alert),

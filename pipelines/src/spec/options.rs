@@ -14,6 +14,7 @@ use processors::deadband::DeadbandOptions;
 use processors::dedupe::DedupeOptions;
 use processors::enrich::EnrichOptions;
 use processors::filter::FilterOptions;
+use processors::join::JoinOptions;
 use processors::map::MapOptions;
 use processors::presence::PresenceOptions;
 use processors::rate::RateOptions;
@@ -35,8 +36,8 @@ pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
 pub(crate) const SOURCE_TYPES: [&str; 2] = ["mqtt", "file"];
 /// The kinds of processors.
-pub(crate) const PROCESSOR_TYPES: [&str; 12] =
-    ["filter", "map", "dedupe", "window", "route", "union", "deadband", "rate", "alert", "presence", "anomaly", "enrich"];
+pub(crate) const PROCESSOR_TYPES: [&str; 13] =
+    ["filter", "map", "dedupe", "window", "route", "union", "join", "deadband", "rate", "alert", "presence", "anomaly", "enrich"];
 
 /// Everything a pipeline's file says.
 #[derive(Clone, Debug)]
@@ -159,6 +160,8 @@ pub enum Processor {
     Route(RouteOptions),
     /// `type = "union"`
     Union(UnionOptions),
+    /// `type = "join"`
+    Join(JoinOptions),
     /// `type = "deadband"`
     Deadband(DeadbandOptions),
     /// `type = "rate"`
