@@ -99,6 +99,17 @@ impl Sim {
         self.state().now
     }
 
+    /// Puts off the job that was started last.
+    pub(crate) fn put_off(&self, by: Duration) {
+        let mut state = self.state();
+        let newest = state.jobs.keys().copied().find(|(_, serial)| *serial == state.serial);
+        if let Some((at, serial)) = newest
+            && let Some(job) = state.jobs.remove(&(at, serial))
+        {
+            state.jobs.insert((at + by, serial), job);
+        }
+    }
+
     /// True in `rate` of 10,000 cases, while faults are on.
     pub(crate) fn fault(&self, rate: u64) -> bool {
         let mut state = self.state();

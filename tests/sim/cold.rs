@@ -156,6 +156,8 @@ impl ColdVersion for SimVersion {
         if sim.fault(sim.faults.late_commit) {
             sim.event("late commit");
             self.table.world.threads.start(Box::new(move || _ = write_new(&*disk, &path, &bytes)));
+            // At once, or while others commit.
+            sim.put_off(Duration::from_millis(sim.below(4) * sim.below(1_500)));
             return Err(Error::new(flow::Remedy::Retry, "the commit timed out"));
         }
         write_new(&*disk, &path, &bytes).map_err(|e| Error::retry("the commit", e))

@@ -76,7 +76,7 @@ impl Faults {
             fsync_error: on(&mut c, 3_500, &[20, 100, 300]),
             io_error: on(&mut c, 3_000, &[5, 20, 60]),
             unknown_outcome: on(&mut c, 3_500, &[20, 100, 300]),
-            full_disk: on(&mut c, 4_000, &[10, 60]),
+            full_disk: on(&mut c, 4_000, &[10, 60, 200]),
             bit_flip: on(&mut c, 4_000, &[20, 100]),
             rot: on(&mut c, 3_000, &[2_000, 6_000]),
             zombie: on(&mut c, 4_000, &[5_000, 9_000]),
