@@ -42,6 +42,8 @@ pub(crate) struct State {
     last: VecDeque<String>,
     timers: BTreeMap<(Duration, u64), Waker>,
     jobs: BTreeMap<(Duration, u64), (Arc<Process>, Job)>,
+    /// Commits to cold that have failed for who made them, and will happen yet.
+    pub(crate) late_commits: Vec<Job>,
     serial: u64,
     ready: Arc<Mutex<BTreeSet<u64>>>,
 }
@@ -84,6 +86,7 @@ impl Sim {
             last: VecDeque::new(),
             timers: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            late_commits: vec![],
             serial: 0,
             ready: Arc::default(),
         };
@@ -97,17 +100,6 @@ impl Sim {
 
     pub(crate) fn now(&self) -> Duration {
         self.state().now
-    }
-
-    /// Puts off the job that was started last.
-    pub(crate) fn put_off(&self, by: Duration) {
-        let mut state = self.state();
-        let newest = state.jobs.keys().copied().find(|(_, serial)| *serial == state.serial);
-        if let Some((at, serial)) = newest
-            && let Some(job) = state.jobs.remove(&(at, serial))
-        {
-            state.jobs.insert((at + by, serial), job);
-        }
     }
 
     /// True in `rate` of 10,000 cases, while faults are on.

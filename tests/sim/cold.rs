@@ -54,6 +54,11 @@ impl SimCold {
     async fn trouble(&self, what: &str) -> Result<()> {
         let wait = self.sim.below(30_000);
         self.world.sleep(Duration::from_micros(wait)).await;
+        // Half way through what another pass does.
+        let late = if self.sim.below(3) == 0 { self.sim.state().late_commits.pop() } else { None };
+        if let Some(commit) = late {
+            commit();
+        }
         if self.sim.fault(self.sim.faults.cold_error) {
             self.sim.note(|| format!("503 on {what}"));
             return Err(Error::new(flow::Remedy::Retry, format!("503 on {what}")));
@@ -155,9 +160,12 @@ impl ColdVersion for SimVersion {
         let sim = &self.table.sim;
         if sim.fault(sim.faults.late_commit) {
             sim.event("late commit");
-            self.table.world.threads.start(Box::new(move || _ = write_new(&*disk, &path, &bytes)));
-            // At once, or while others commit.
-            sim.put_off(Duration::from_millis(sim.below(4) * sim.below(1_500)));
+            let late: Box<dyn FnOnce() + Send> = Box::new(move || _ = write_new(&*disk, &path, &bytes));
+            if sim.below(2) == 0 {
+                self.table.world.threads.start(late);
+            } else {
+                sim.state().late_commits.push(late);
+            }
             return Err(Error::new(flow::Remedy::Retry, "the commit timed out"));
         }
         write_new(&*disk, &path, &bytes).map_err(|e| Error::retry("the commit", e))

@@ -87,7 +87,7 @@ impl Faults {
             malformed: on(&mut c, 4_000, &[300, 2_000]),
             job_us: c.pick(&[100, 20_000, 1_500_000]),
             cold_error: on(&mut c, 4_000, &[300, 2_000]),
-            late_commit: on(&mut c, 3_000, &[1_000, 5_000]),
+            late_commit: on(&mut c, 4_000, &[2_000, 6_000]),
         }
     }
 
