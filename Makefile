@@ -1,6 +1,7 @@
 # make test      everything a change must pass; installs what is missing
 # make sim       simulated crashes and faults: SEEDS=n seeds from FROM=k on, or SEED=k alone with its last EVENTS=n
-# make kills    SIGKILLs of the real process behind a broker that misbehaves: KILLS=n at any moment, CALLS=n at durable system calls; SEED=k
+# make kills    SIGKILLs of the real process behind a broker that misbehaves: KILLS=n at any moment, CALLS=n at durable system calls,
+#               CUTS=n of the power of its disk; SEED=k
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
@@ -30,7 +31,7 @@ sim:
 	SEEDS=$(SEEDS) SEED=$(SEED) FROM=$(FROM) EVENTS=$(EVENTS) cargo test --workspace --test sim every_seed -- --nocapture
 
 kills:
-	KILLS=$(or $(KILLS),200) CALLS=$(or $(CALLS),200) SEED=$(or $(SEED),1) cargo test --workspace --test e2e kills:: -- --nocapture
+	KILLS=$(or $(KILLS),200) CALLS=$(or $(CALLS),200) CUTS=$(or $(CUTS),50) SEED=$(or $(SEED),1) cargo test --workspace --test e2e kills:: -- --nocapture
 
 # The feature rebuilds our own crates, in test builds alone; no build of the product has it.
 mutants:

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::power::Disk;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tests::{Manners, Mosquitto, Publisher, Running, TestBroker, Tidegate, assert_same, until};
 
@@ -102,6 +103,7 @@ struct Done {
     /// Kills of a start that was not ready yet.
     in_recovery: u64,
     frozen: u64,
+    power_cuts: u64,
 }
 
 struct Campaign {
@@ -251,6 +253,32 @@ fn killed_as_it_enters_a_durable_system_call_nothing_is_lost_or_twice() {
     assert!(hit > 0, "no call was reached");
     campaign.done.kills = hit;
     let running = campaign.tidegate.start(&[]);
+    campaign.end(running);
+}
+
+#[test]
+fn over_power_cuts_nothing_is_lost_or_twice() {
+    let mut campaign = Campaign::new(false, from_environment("SEED", 1));
+    let Some(disk) = Disk::new(campaign.tidegate.folder.path()) else { return };
+    for folder in ["data", "cold"] {
+        std::fs::create_dir(disk.at.join(folder)).expect("a folder");
+        std::os::unix::fs::symlink(disk.at.join(folder), campaign.tidegate.path(folder)).expect("a link");
+    }
+    let synced = Command::new("sync").arg("-f").arg(&disk.at).status().expect("sync runs");
+    assert!(synced.success(), "sync: {synced}");
+    let mut running = campaign.tidegate.start(&[]);
+    campaign.broker.wait_for_subscriber(MINUTE);
+    for _ in 0..from_environment("CUTS", 3) {
+        campaign.misbehave();
+        let from = campaign.send();
+        let some = campaign.random.random_range(from..=campaign.done.readings) as usize;
+        until("some acknowledged", MINUTE, || campaign.broker.acknowledged().len() >= some);
+        disk.cut();
+        running.kill();
+        disk.start();
+        campaign.done.power_cuts += 1;
+        running = campaign.tidegate.start(&[]);
+    }
     campaign.end(running);
 }
 

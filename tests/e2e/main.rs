@@ -4,6 +4,7 @@
 //! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
 //! functions.rs  aggregates over time in windows and in queries
+//! power.rs      a disk that loses power, for kills.rs
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
 //! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
 //! bad_input.rs  bad messages between good ones
@@ -18,6 +19,7 @@ mod flights;
 mod functions;
 mod kills;
 mod lookups;
+mod power;
 mod real;
 mod refused;
 mod revised;

@@ -18,6 +18,7 @@ need pkg-config pkg-config "finds system libraries for build scripts"
 need python3 python3 "computes what the end-to-end tests expect"
 need mosquitto mosquitto "the MQTT broker of the end-to-end tests"
 need promtool prometheus "checks the Prometheus rules"
+need mkfs.ext4 e2fsprogs "makes the disk that loses power"
 need strace strace "kills the process at chosen system calls"
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   missing+=(python3-venv)
