@@ -135,6 +135,13 @@ impl Running {
         self.child.try_wait().expect("a child of ours can be asked").is_none()
     }
 
+    /// Has SIGKILL ended it? Panics with the log when something else has.
+    pub fn was_killed(&mut self) -> bool {
+        let Some(status) = self.child.try_wait().expect("a child of ours can be asked") else { return false };
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "ended with {status}\n{}", self.log());
+        true
+    }
+
     /// Waits for its end. Panics with the log after `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
