@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
     use flow::{EVENT_TIME, Origin, WallTime};
-    use processors::{filter, route};
+    use processors::{filter, join, route};
     use std::sync::Arc;
 
     fn batch(values: &[i64]) -> Batch {
@@ -250,6 +250,18 @@ mod tests {
         let time: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(1..=values.len() as i64).with_timezone("UTC"));
         let rows = RecordBatch::try_from_iter([("value", value), (EVENT_TIME, time)]).unwrap();
         Batch::new(rows, Arc::new(Origin { source: "s".into(), producer: 0, topic: None, arrival: WallTime(0) })).unwrap()
+    }
+
+    #[test]
+    fn a_stream_that_is_joined_with_itself_arrives_on_both_sides() {
+        let schema = batch(&[1]).rows().schema();
+        let options = serde_json::from_value(serde_json::json!({ "key": ["value"], "select": { "other": "right.value" } })).unwrap();
+        let join = Node::new("join".into(), join::build(&options, &schema, &schema).unwrap(), vec![Input::Source(0); 2], true);
+        let mut graph = Graph::new(vec![join], vec![vec![Input::Operator(0)]]);
+        let mut emitted = Emitted::default();
+        graph.pass(Some((0, batch(&[4, 5]))), EventTime(2), &mut emitted).unwrap();
+        assert_eq!(emitted.tables.iter().flat_map(|t| t.batch.times().to_vec()).collect::<Vec<_>>(), [1, 2], "each with itself");
+        assert_eq!((graph.nodes[0].tally.input, graph.nodes[0].tally.taken, graph.nodes[0].tally.unaccounted()), (4, 4, 0));
     }
 
     #[test]
