@@ -116,7 +116,12 @@ impl StateStore {
         let count = oldest_to_merge(&files).min(older.len());
         if count > 0 {
             let from = &older[..count];
-            let into = self.write(names.next("state"), &self.read_all(from)?)?;
+            let merged = self.read_all(from).and_then(|all| self.write(names.next("state"), &all));
+            if let (Err(_), Some(added)) = (&merged, &change.added) {
+                // No record names it; what stays goes at the next claim.
+                let _ = self.disk.remove(&self.dir.join(&added.file));
+            }
+            let into = merged?;
             change.merged = Some(Merge { from: from.iter().map(|f| f.file.clone()).collect(), into });
         }
         Ok(change)

@@ -7,15 +7,15 @@ use ingest::journal::JournalHandle;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::epoch::{EpochStore, Names, Record, Sealed, Whole};
-use storage::warm::write_segment;
+use storage::epoch::{EpochStore, Names, Record, Sealed, Segment, Whole};
+use storage::warm::{segment_path, write_segment};
 use world::{World, is_full};
 
 /// How long a lane waits before it tries again on a full disk.
 const ROOM: Duration = Duration::from_secs(1);
 
-/// Writes an epoch's segments and state, durably, when there is room for them. What an attempt leaves that found none has names of its own,
-/// and goes at the next claim.
+/// Writes an epoch's segments and state, durably, when there is room for them. An attempt that found none leaves nothing, so that waiting
+/// does not fill the disk; each has names of its own.
 pub(crate) async fn write_out(shared: Arc<Shared>, whole: Arc<Whole>, cut: Cut) -> Result<Event> {
     let (cut, mut names) = (Arc::new(cut), None);
     let mut told = false;
@@ -37,6 +37,18 @@ pub(crate) async fn write_out(shared: Arc<Shared>, whole: Arc<Whole>, cut: Cut) 
 
 fn write(shared: &Shared, whole: &Whole, cut: &Cut, names: &mut Names) -> Result<Event> {
     let mut segments = vec![];
+    let state =
+        write_segments(shared, cut, names, &mut segments).and_then(|()| Ok(shared.state.finish(&cut.state, &whole.state, names)?));
+    if state.is_err() {
+        for (table, segment) in &segments {
+            // No record names it; what stays goes at the next claim.
+            let _ = shared.world.disk.remove(&segment_path(&shared.warm, &shared.specs[*table].name, &segment.file));
+        }
+    }
+    Ok(Event::Written(Written { state: state?, segments }))
+}
+
+fn write_segments(shared: &Shared, cut: &Cut, names: &mut Names, segments: &mut Vec<(usize, Segment)>) -> Result<()> {
     for (table, rows) in &cut.tables {
         let spec = &shared.specs[*table];
         let name = names.next("parquet");
@@ -45,12 +57,11 @@ fn write(shared: &Shared, whole: &Whole, cut: &Cut, names: &mut Names) -> Result
             segments.push((*table, segment));
         }
     }
-    let state = shared.state.finish(&cut.state, &whole.state, names)?;
-    Ok(Event::Written(Written { segments, state }))
+    Ok(())
 }
 
 /// Whether a full disk is at the root of it.
-fn is_out_of_room(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_out_of_room(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(inner) = cause {
         if inner.downcast_ref::<std::io::Error>().is_some_and(is_full) {
@@ -61,10 +72,10 @@ fn is_out_of_room(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The lane takes no more than one epoch meanwhile; nothing is lost, and nobody has to start it again.
-async fn wait_for_room(world: &World, error: &(dyn Error + Send + Sync), told: &mut bool) {
+/// A lane takes no more than one epoch meanwhile; nothing is lost, and nobody has to start it again.
+pub(crate) async fn wait_for_room(world: &World, error: &(dyn Error + Send + Sync), told: &mut bool) {
     if !std::mem::replace(told, true) {
-        tracing::warn!(%error, "the disk is full: the lane waits until there is room");
+        tracing::warn!(%error, "the disk is full: what was to be written waits until there is room");
     }
     world.time.sleep(ROOM).await;
 }

@@ -4,6 +4,7 @@
 //! good version also lies in `data_dir/lookups/<name>.arrow`: a start finds it where the table's own file is gone or broken.
 
 use crate::plan::{Plan, PlannedLookup};
+use crate::run::close::{is_out_of_room, wait_for_room};
 use crate::run::driver::Command;
 use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
@@ -115,10 +116,15 @@ impl Watched {
 
 /// Keeps a version, then tells whoever reads it.
 async fn give_out(name: &str, kept: PathBuf, version: LookupVersion, readers: &Readers, world: &World) -> Result<()> {
-    let rows = version.rows.num_rows();
-    let (of_world, copy) = (world.clone(), version.clone());
-    let keeping = tokio::task::spawn_blocking(move || keep(&of_world, &kept, &copy)).await;
-    keeping.map_err(|e| Error::stop("keeping a lookup table", e))??;
+    let (rows, mut told) = (version.rows.num_rows(), false);
+    loop {
+        let (of_world, kept, copy) = (world.clone(), kept.clone(), version.clone());
+        let keeping = tokio::task::spawn_blocking(move || keep(&of_world, &kept, &copy)).await;
+        match keeping.map_err(|e| Error::stop("keeping a lookup table", e))? {
+            Err(error) if is_out_of_room(&error) => wait_for_room(world, &error, &mut told).await,
+            kept => break kept?,
+        }
+    }
     if let Some(journal) = &readers.journal {
         log(journal, [version.clone()]).await?;
     }
