@@ -19,15 +19,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// Messages were published, but the broker did not acknowledge them in time.
-    #[error("broker acknowledged {acknowledged} of {published} messages within {waited_seconds} s")]
-    Unacknowledged {
-        /// Messages handed to the client.
-        published: u64,
-        /// Of these, PUBACKs that came back.
-        acknowledged: u64,
-        /// How long was waited after the last publish.
-        waited_seconds: u64,
+    /// The simulator could not keep its schedule, so its figures would mean nothing.
+    #[error("{lag_seconds:.1} s behind schedule, wire.max_lag is {bound_seconds} s: a slower rate, more connections or a faster broker")]
+    Behind {
+        /// How far behind it is.
+        lag_seconds: f64,
+        /// How far behind it may be.
+        bound_seconds: f64,
+    },
+    /// The truth or the tables could not be read, or SQL of the scenario is wrong.
+    #[error("{0}")]
+    Verify(String),
+    /// A scenario's file says something that cannot be meant. A mistake of configuration.
+    #[error("{file}: {reason}")]
+    Scenario {
+        /// The file, or what else said it.
+        file: String,
+        /// What is wrong, with the line.
+        reason: String,
     },
     /// A file of the measurement could not be read or written.
     #[error("{}: {source}", path.display())]

@@ -9,16 +9,17 @@
 
 mod broker;
 mod error;
-mod fleet;
+pub mod fleet;
 mod process;
-mod simulate;
+pub mod scenario;
+pub mod simulate;
 mod speed;
+pub mod truth;
+pub mod verify;
 mod w1;
 
 pub use broker::Broker;
 pub use error::{Error, Result};
-pub use fleet::{Fleet, FleetOptions, Kind, Message, Truth};
 pub use process::{Usage, run_and_measure};
-pub use simulate::{SimulateOptions, simulate};
 pub use speed::{SpeedOptions, SpeedReport, measure};
 pub use w1::{W1Options, W1Truth, write_w1};

@@ -36,8 +36,10 @@ pub enum Command {
     },
     /// Asks a running pipeline, or its data directory when none runs.
     Sql(SqlArguments),
-    /// Publishes a simulated fleet of devices to an MQTT broker at QoS 1.
-    Simulate(bench::SimulateOptions),
+    /// Sends the readings of a simulated fleet of devices to an MQTT broker or into a file, and keeps the truth about them.
+    Simulate(Box<bench::simulate::SimulateOptions>),
+    /// Holds the tables of a pipeline against the truth of a simulation; exit code 1 when a row differs.
+    Verify(VerifyArguments),
     /// Prints the JSON Schema of a pipeline's file.
     Schema,
     /// Prints the version.
@@ -85,6 +87,29 @@ pub struct SqlArguments {
     pub format: Option<Format>,
     /// The question.
     pub sql: String,
+}
+
+/// What is held against what.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArguments {
+    /// The folder that `tidegate simulate --truth` left; its scenario's `[verify]` names the tables.
+    #[arg(long, value_name = "DIR")]
+    pub truth: PathBuf,
+    /// The pipeline's file; its data directory is asked, or the instance that owns it.
+    #[arg(long, value_name = "FILE", group = "which")]
+    pub pipeline: Option<PathBuf>,
+    /// The data directory of a pipeline.
+    #[arg(long, value_name = "DIR", group = "which")]
+    pub data_dir: Option<PathBuf>,
+    /// The address of a running pipeline.
+    #[arg(long, value_name = "URL", group = "which")]
+    pub sql: Option<Url>,
+    /// The folder of the pipeline's cold tables, as in `cold = { url = … }`: their Parquet files are read too.
+    #[arg(long, value_name = "DIR")]
+    pub cold: Option<PathBuf>,
+    /// Print the verdict as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The form of an answer.

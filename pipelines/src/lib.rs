@@ -1,5 +1,5 @@
 //! From a pipeline's file to running lanes: `spec` (what is written) → `plan` (what is meant) → `run` (lanes, threads, the journal and the
-//! tables around them). Beside them: mistakes shown with their place, the command line, logs, the names of all metrics, and the demo.
+//! tables around them). Beside them: mistakes shown with their place, the command line, logs, the names of all metrics, the demo, and what is simulated and verified.
 //!
 //! Absent by intent: decoding, operators and storage, which are rooms of their own and only composed here.
 
@@ -11,5 +11,7 @@ pub mod metrics;
 pub mod plan;
 pub mod run;
 pub mod schema;
+pub mod simulate;
 pub mod spec;
 pub mod units;
+pub mod verify;

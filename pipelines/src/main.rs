@@ -1,10 +1,10 @@
 //! The binary `tidegate`. Exit codes: 0 done, 1 failure, 2 usage, 78 a mistake in the configuration (as in sysexits.h).
 
 use clap::Parser;
-use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments};
+use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments, VerifyArguments};
 use pipelines::diagnose::Problems;
 use pipelines::plan::{Plan, TableKind};
-use pipelines::{demo, logs, run, schema};
+use pipelines::{demo, logs, run, schema, simulate, verify};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
         Command::Check { file, json } => check(&file, json),
         Command::Test { file } => test(&file),
         Command::Sql(arguments) => sql(&arguments),
-        Command::Simulate(options) => simulate(&options),
+        Command::Simulate(options) => run_simulation(&options),
+        Command::Verify(arguments) => run_verification(&arguments),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Version => print(concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n")),
     };
@@ -54,10 +55,19 @@ fn run_demo(arguments: &DemoArguments) -> Result<(), Failure> {
     demo::run(arguments).map_err(|e| Failure::Other(e.to_string()))
 }
 
-fn simulate(options: &bench::SimulateOptions) -> Result<(), Failure> {
-    logs::install("info").map_err(Failure::Other)?;
-    let sent = demo::simulate(options).map_err(|e| Failure::Other(e.to_string()))?;
-    print(&format!("{:#}\n", json!(sent)))
+fn run_simulation(options: &bench::simulate::SimulateOptions) -> Result<(), Failure> {
+    logs::install("warn").map_err(Failure::Other)?;
+    let scenario = options.scenario().map_err(|e| Failure::Configuration(format!("{e}\n")))?;
+    let report = simulate::simulate(&scenario, options).map_err(|e| Failure::Other(e.to_string()))?;
+    print(&if options.json { format!("{:#}\n", json!(report)) } else { simulate::words(&report) })
+}
+
+fn run_verification(arguments: &VerifyArguments) -> Result<(), Failure> {
+    logs::install("error").map_err(Failure::Other)?;
+    let plan = arguments.pipeline.as_deref().map(plan).transpose()?;
+    let verdict = verify::verify(plan, arguments).map_err(|e| Failure::Other(e.to_string()))?;
+    print(&if arguments.json { format!("{:#}\n", json!(verdict)) } else { format!("{verdict}\n") })?;
+    if verdict.is_right() { Ok(()) } else { Err(Failure::Other("the tables are not what the truth says".to_owned())) }
 }
 
 fn sql(arguments: &SqlArguments) -> Result<(), Failure> {

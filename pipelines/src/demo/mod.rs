@@ -14,7 +14,10 @@ mod screen;
 mod words;
 
 use crate::cli::DemoArguments;
-use bench::{Broker, FleetOptions, SimulateOptions, Truth};
+use bench::Broker;
+use bench::scenario::Scenario;
+use bench::simulate::{Progress, Report};
+use bench::truth::Counts;
 use figures::Figures;
 use flow::{Error, Remedy, Result};
 use folder::Folder;
@@ -24,6 +27,7 @@ use screen::Screen;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -42,21 +46,11 @@ pub fn run(arguments: &DemoArguments) -> Result<()> {
     runtime.map_err(|e| Error::stop("starting threads", e))?.block_on(demo(arguments))
 }
 
-/// Publishes a simulated fleet until its time is over or a signal comes; says what was sent.
-pub fn simulate(options: &SimulateOptions) -> Result<Truth> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let sent = runtime.map_err(|e| Error::stop("starting threads", e))?.block_on(async {
-        let asked = on_signal()?;
-        bench::simulate(options, asked.cancelled()).await.map_err(|e| Error::stop("simulating devices", e))
-    });
-    sent.inspect(|sent| tracing::info!(messages = sent.messages, "the broker has all messages"))
-}
-
 async fn demo(arguments: &DemoArguments) -> Result<()> {
     let asked = on_signal()?;
     let folder = Folder::make(arguments.data_dir.as_deref())?;
     let mut screen = Screen::new();
-    screen.say(&words::beginning(arguments, &FleetOptions::default(), &folder))?;
+    screen.say(&words::beginning(arguments, &Scenario::demo(), &folder))?;
     let broken = |e| Error::stop("the demo's broker", e);
     let broker = Broker::start().await.map_err(broken)?;
     let metrics = free_address()?;
@@ -106,23 +100,25 @@ async fn show(
 
 /// The simulated devices.
 struct Devices {
-    publishing: JoinHandle<bench::Result<Truth>>,
+    publishing: JoinHandle<bench::Result<Report>>,
     stop: CancellationToken,
 }
 
 impl Devices {
     fn start(broker: &str) -> Self {
-        let options = SimulateOptions { url: broker.to_owned(), seconds: None, fleet: FleetOptions::default() };
+        let mut scenario = Scenario::demo();
+        scenario.wire.url = broker.to_owned();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        Self { publishing: tokio::spawn(async move { bench::simulate(&options, stopped).await }), stop }
+        let publishing = async move { bench::simulate::simulate(&scenario, None, &Arc::<Progress>::default(), stopped).await };
+        Self { publishing: tokio::spawn(publishing), stop }
     }
 
     /// Ends them once the broker has what they sent.
-    async fn stop(self) -> Result<Truth> {
+    async fn stop(self) -> Result<Counts> {
         self.stop.cancel();
         let sent = self.publishing.await.map_err(|e| Error::stop("the devices broke off", e))?;
-        sent.map_err(|e| Error::stop("the devices", e))
+        sent.map(|report| report.counts).map_err(|e| Error::stop("the devices", e))
     }
 }
 
@@ -146,7 +142,7 @@ async fn watch(instance: &mut Instance, screen: &mut Screen, fleet: &mut Devices
 }
 
 /// Waits until the pipeline knows what became of every message; what it has then, in any case.
-async fn settled(instance: &mut Instance, sent: &Truth) -> Result<Figures> {
+async fn settled(instance: &mut Instance, sent: &Counts) -> Result<Figures> {
     let began = Instant::now();
     loop {
         instance.check()?;
@@ -168,17 +164,15 @@ async fn answers(instance: &Instance, screen: &mut Screen) -> Result<()> {
 }
 
 /// Holds what was sent against what is there.
-fn account(sent: &Truth, found: &Figures, screen: &mut Screen) -> Result<()> {
+fn account(sent: &Counts, found: &Figures, screen: &mut Screen) -> Result<()> {
     screen.say(&words::account(sent, found))?;
-    let is_right = found.stored == sent.readings()
-        && found.duplicates == sent.duplicate
-        && found.dead_letters == sent.broken
-        && found.unaccounted == 0;
+    let is_right =
+        found.stored == sent.readings && found.duplicates == sent.duplicate && found.dead_letters == sent.broken && found.unaccounted == 0;
     if is_right { Ok(()) } else { Err(Error::new(Remedy::Stop, "what the devices sent is not what the pipeline has")) }
 }
 
 /// Cancelled by SIGINT or SIGTERM.
-fn on_signal() -> Result<CancellationToken> {
+pub(crate) fn on_signal() -> Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |e| Error::stop("listening for signals", e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -4,7 +4,8 @@ use super::figures::Figures;
 use super::folder::Folder;
 use super::screen::number;
 use crate::cli::DemoArguments;
-use bench::{FleetOptions, Truth};
+use bench::scenario::Scenario;
+use bench::truth::Counts;
 
 /// What is asked at the end, and why. Each table is read over memory, local files and cold storage as one.
 pub(super) const QUESTIONS: [(&str, &str); 3] = [
@@ -22,10 +23,10 @@ pub(super) const QUESTIONS: [(&str, &str); 3] = [
 /// About how long start, queries and stop take, in seconds; an unoptimised build on two cores.
 const AROUND_SECONDS: u64 = 10;
 
-pub(super) fn beginning(arguments: &DemoArguments, fleet: &FleetOptions, folder: &Folder) -> String {
+pub(super) fn beginning(arguments: &DemoArguments, fleet: &Scenario, folder: &Folder) -> String {
     let seconds = arguments.lasting.as_secs();
     let long = if arguments.keep { "until Ctrl-C".to_owned() } else { format!("about {} s", seconds + AROUND_SECONDS) };
-    let (devices, rate) = (fleet.devices, fleet.rate);
+    let (devices, rate) = (fleet.devices, fleet.rate.each);
     let root = folder.root().display();
     format!(
         "Tidegate demo, {long}: {devices} devices send {rate} readings a second each to a broker in this process;\n\
@@ -40,11 +41,11 @@ pub(super) fn kept(folder: &Folder) -> String {
     )
 }
 
-pub(super) fn account(sent: &Truth, found: &Figures) -> String {
+pub(super) fn account(sent: &Counts, found: &Figures) -> String {
     let line = |what: &str, sent: u64, found: u64| format!("  {what:<28}{:>10}{:>10}\n", number(sent), number(found));
     let lines = [
         format!("\n  {:<28}{:>10}{:>10}\n", "", "sent", "found"),
-        line("readings", sent.readings(), found.stored),
+        line("readings", sent.readings, found.stored),
         line("sent twice, kept once", sent.duplicate, found.duplicates),
         line("broken, in dead_letters", sent.broken, found.dead_letters),
         format!("  {:<38}{:>10}\n", "too late for their window", number(found.late)),

@@ -5,7 +5,7 @@ use crate::plan::Plan;
 use crate::run::build::{self, Folders};
 use crate::run::instance::{INSTANCE, PIPELINE, limits};
 use flow::{Error, Lane, Remedy, Result};
-use gateway::query::{Engine, Tables};
+use gateway::query::{Engine, Limits, Tables};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ fn form(wanted: Option<Format>) -> gateway::format::Format {
 }
 
 /// The address of the instance that owns a data directory; none when nobody answers there.
-async fn running(data_dir: &Path) -> Option<String> {
+pub(crate) async fn running(data_dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string(data_dir.join(INSTANCE)).ok()?;
     let facts: serde_json::Value = serde_json::from_str(&text).ok()?;
     let url = format!("http://{}", facts.get("http")?.as_str()?);
@@ -59,7 +59,7 @@ fn client() -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().build()
 }
 
-async fn ask(url: &str, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
+pub(crate) async fn ask(url: &str, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
     let failed = |e: reqwest::Error| Error::stop(format!("asking {url}"), e);
     let request = client().map_err(failed)?.post(format!("{}/api/v1/sql", url.trim_end_matches('/')));
     let answer = request.header("accept", format.media_type()).header("content-type", "text/plain").body(sql.to_owned()).send().await;
@@ -80,8 +80,14 @@ async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::f
         Some(plan) => plan,
         None => kept(data_dir)?,
     };
+    let answer = stopped(&plan, data_dir, limits(&plan))?.query(sql).await.map_err(|e| Error::stop("query", e))?;
+    gateway::format::render(format, &answer.schema, &answer.batches).map_err(|e| Error::stop("writing the answer", e))
+}
+
+/// Who answers from the sealed records of a data directory that nobody owns.
+pub(crate) fn stopped(plan: &Plan, data_dir: &Path, limits: Limits) -> Result<Engine> {
     let epochs = LocalEpochs::new(data_dir, &plan.name);
-    let cold = build::cold_tables(&plan)?;
+    let cold = build::cold_tables(plan)?;
     let (mut lanes, mut positions) = (vec![], vec![]);
     for name in epochs.lanes()? {
         if let Some(newest) = epochs.newest(&name)? {
@@ -96,19 +102,17 @@ async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::f
         note(&format!("tidegate: {missing} journaled readings are not in this answer; the next run takes them\n"));
     }
     let tables = Tables {
-        specs: build::specs(&plan),
+        specs: build::specs(plan),
         views: Arc::new(Stored { lanes }),
         cold: Some(Arc::new(cold)),
         warm: Folders::of(data_dir).warm,
     };
-    let failed = |e| Error::stop("query", e);
-    let engine = Engine::new(tables, limits(&plan)).map_err(failed)?.with_functions(processors::functions::register);
-    let answer = engine.query(sql).await.map_err(failed)?;
-    gateway::format::render(format, &answer.schema, &answer.batches).map_err(|e| Error::stop("writing the answer", e))
+    let engine = Engine::new(tables, limits).map_err(|e| Error::stop("query", e))?;
+    Ok(engine.with_functions(processors::functions::register))
 }
 
 /// The plan that the last run kept in the data directory.
-fn kept(data_dir: &Path) -> Result<Plan> {
+pub(crate) fn kept(data_dir: &Path) -> Result<Plan> {
     let at = data_dir.join(PIPELINE);
     let text = std::fs::read_to_string(&at)
         .map_err(|e| Error::stop(format!("{} is no data directory of a pipeline: {}", data_dir.display(), at.display()), e))?;

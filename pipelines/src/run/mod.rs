@@ -4,7 +4,7 @@
 //! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
 
-mod ask;
+pub(crate) mod ask;
 mod build;
 mod clock;
 mod close;

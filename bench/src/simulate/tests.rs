@@ -1,0 +1,119 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::*;
+use crate::Broker;
+use crate::scenario::{FaultOptions, Format, Span, Storm, Version, WireOptions};
+use crate::truth::{MANIFEST, Manifest, READINGS};
+
+fn scenario(wire: WireOptions) -> Scenario {
+    Scenario {
+        devices: 50,
+        lasting: Some(Span::from_secs(2)),
+        start: Some("2026-01-01T00:00:00Z".to_owned()),
+        faults: FaultOptions::usual(),
+        wire,
+        ..Scenario::demo()
+    }
+}
+
+async fn run(scenario: &Scenario, folder: &Path) -> Report {
+    simulate(scenario, Some(folder), &Arc::default(), std::future::pending()).await.unwrap()
+}
+
+fn truth(folder: &Path) -> Vec<RecordBatch> {
+    let file = File::open(folder.join(READINGS)).unwrap();
+    ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(|batch| batch.unwrap()).collect()
+}
+
+fn is_whole(folder: &Path, report: &Report) {
+    let manifest = Manifest::read(folder).unwrap();
+    assert_eq!(manifest.counts, report.counts);
+    let rows: usize = truth(folder).iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows as u64, report.counts.messages);
+    assert_eq!(report.counts.messages, report.counts.readings + report.counts.duplicate + report.counts.broken);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_both_versions_every_message_is_acknowledged_and_stands_in_the_truth() {
+    let broker = Broker::start().await.unwrap();
+    for version in [Version::V5, Version::V311] {
+        let folder = tempfile::tempdir().unwrap();
+        let report =
+            run(&scenario(WireOptions { url: broker.url(), version, connections: 3, ..WireOptions::default() }), folder.path()).await;
+        assert!(report.counts.messages >= 500, "{report:?}");
+        assert_eq!((report.unacknowledged, report.reconnects), (0, 0), "{report:?}");
+        assert!(report.latency_seconds.p50 > 0.0);
+        is_whole(folder.path(), &report);
+    }
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_reconnects_and_is_known_in_the_attempts() {
+    let broker = Broker::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let storm = Some(Storm { every: "500ms".parse().unwrap(), share: 1.0 });
+    let report = run(&scenario(WireOptions { url: broker.url(), storm, connections: 4, ..WireOptions::default() }), folder.path()).await;
+    assert!(report.reconnects >= 4, "{report:?}");
+    is_whole(folder.path(), &report);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn qos_0_has_no_acknowledgements() {
+    let broker = Broker::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let report = run(&scenario(WireOptions { url: broker.url(), qos: 0, ..WireOptions::default() }), folder.path()).await;
+    assert_eq!(report.unacknowledged, report.counts.messages);
+    is_whole(folder.path(), &report);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_seed_gives_the_same_file_and_another_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = BTreeMap::new();
+    for (name, seed) in [("a", 1), ("b", 1), ("c", 2)] {
+        let file = folder.path().join(format!("{name}.ndjson"));
+        let wire = WireOptions { transport: Transport::File, file: file.clone(), ..WireOptions::default() };
+        let options = Scenario { seed, ..scenario(wire) };
+        let report = run(&options, &folder.path().join(name)).await;
+        assert_eq!(report.unacknowledged, 0);
+        is_whole(&folder.path().join(name), &report);
+        let text = std::fs::read(&file).unwrap();
+        assert_eq!(text.iter().filter(|byte| **byte == b'\n').count() as u64, report.counts.messages);
+        bytes.insert(name, (text, Manifest::read(&folder.path().join(name)).unwrap().messages_xxh3));
+    }
+    assert_eq!(bytes["a"], bytes["b"]);
+    assert_ne!(bytes["a"], bytes["c"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_csv_file_has_a_header_and_a_field_for_each_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("readings.csv");
+    let wire = WireOptions { transport: Transport::File, format: Format::Csv, file: file.clone(), ..WireOptions::default() };
+    let options = Scenario { faults: FaultOptions::default(), ..scenario(wire) };
+    run(&options, folder.path()).await;
+    let text = std::fs::read_to_string(file).unwrap();
+    assert_eq!(text.lines().next(), Some("device_id,ts,seq,t"));
+    assert!(text.lines().all(|line| line.split(',').count() == 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truth_that_broke_off_has_no_manifest() {
+    let folder = tempfile::tempdir().unwrap();
+    let wire = |file: &str| WireOptions { transport: Transport::File, file: folder.path().join(file), ..WireOptions::default() };
+    run(&scenario(wire("a.ndjson")), folder.path()).await;
+    assert!(folder.path().join(MANIFEST).exists());
+    let broken = scenario(wire("missing/b.ndjson"));
+    assert!(simulate(&broken, Some(folder.path()), &Arc::default(), std::future::pending()).await.is_err());
+    assert!(!folder.path().join(MANIFEST).exists());
+    let numbers = truth(folder.path()).iter().map(|b| b.column(0).as_primitive::<Int64Type>().len()).sum::<usize>();
+    assert_eq!(numbers, 0);
+}
