@@ -10,6 +10,7 @@
 //! bad_input.rs  bad messages between good ones
 //! refused.rs    a second run on the same data directory
 //! revised.rs    windows that take readings after their close: one row each, provisional until it is final
+//! simulate.rs   simulated fleets with many faults, held against their truth by `verify`; and truths that were changed by one row
 //! rules.rs      config/prometheus, checked by promtool
 //! real.rs       real data beside the repository, where it is there
 //! ```
@@ -24,4 +25,5 @@ mod real;
 mod refused;
 mod revised;
 mod rules;
+mod simulate;
 mod weather;

@@ -66,6 +66,11 @@ impl Tidegate {
         assert!(status.success(), "run ended with {status}\n{}", running.log());
     }
 
+    /// Runs another command of the binary in the folder, to its end.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().expect("tidegate starts")
+    }
+
     /// What SQL answers, as CSV with a header. Panics when it fails.
     pub fn sql(&self, sql: &str) -> String {
         let output = self.try_sql(sql);

@@ -12,7 +12,7 @@ use super::Sent;
 use crate::fleet::{Anomaly, Class, Schema as Drift};
 
 /// Names that signals may not have: the other columns of the truth, and what `verify` adds to them.
-pub const RESERVED: [&str; 25] = [
+pub const RESERVED: [&str; 22] = [
     "number",
     "duplicate_of",
     "device",
@@ -34,9 +34,6 @@ pub const RESERVED: [&str; 25] = [
     "topic",
     "length",
     "payload",
-    "least",
-    "most",
-    "copies",
     "window_start",
 ];
 

@@ -33,7 +33,7 @@ impl<A: Ask> Referee<'_, A> {
         self.context.sql(&sql).await?.collect().await?;
         let expected = named("may_be_cold", name);
         let sql = format!(
-            "CREATE OR REPLACE VIEW {expected} AS SELECT * EXCEPT (least), CAST(0 AS BIGINT) AS least FROM {}",
+            "CREATE OR REPLACE VIEW {expected} AS SELECT * EXCEPT (_least), CAST(0 AS BIGINT) AS _least FROM {}",
             named("expected", name)
         );
         self.context.sql(&sql).await?.collect().await?;

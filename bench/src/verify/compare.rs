@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
+use indexmap::IndexMap;
 
 use super::quoted;
 use super::verdict::{Check, Kind, SHOWN};
@@ -30,18 +31,18 @@ impl Compared<'_> {
     /// Compares `expected` with `found`, the names of two tables of the context.
     pub(super) async fn run(&self, context: &SessionContext, expected: &str, found: &str, check: &mut Check) -> Result<()> {
         check.found = context.table(found).await?.count().await? as u64;
-        let total = format!("SELECT CAST(coalesce(sum(least), 0) AS BIGINT) AS n FROM {expected}");
+        let total = format!("SELECT CAST(coalesce(sum(_least), 0) AS BIGINT) AS n FROM {expected}");
         check.expected = Some(number(context, &total).await?);
         let identity = list(self.identity, |name| quoted(name), ", ");
-        let counted = format!("(SELECT {identity}, count(*) AS copies FROM {found} GROUP BY {identity})");
+        let counted = format!("(SELECT {identity}, count(*) AS _copies FROM {found} GROUP BY {identity})");
         let on = list(self.identity, |name| format!("e.{0} = f.{0}", quoted(name)), " AND ");
         let all = list(self.all(), |name| format!("e.{}", quoted(name)), ", ");
-        let missing = format!("SELECT {all} FROM {expected} e LEFT JOIN {counted} f ON {on} WHERE coalesce(f.copies, 0) < e.least");
+        let missing = format!("SELECT {all} FROM {expected} e LEFT JOIN {counted} f ON {on} WHERE coalesce(f._copies, 0) < e._least");
         self.tell(context, Kind::Missing, &missing, check).await?;
-        let twice = format!("SELECT {all}, f.copies, e.most FROM {expected} e JOIN {counted} f ON {on} WHERE f.copies > e.most");
+        let twice = format!("SELECT {all}, f._copies, e._most FROM {expected} e JOIN {counted} f ON {on} WHERE f._copies > e._most");
         self.tell(context, Kind::Duplicate, &twice, check).await?;
         let found_all = list(self.all(), |name| format!("f.{}", quoted(name)), ", ");
-        let extra = format!("SELECT {found_all} FROM {found} f LEFT JOIN {expected} e ON {on} WHERE e.most IS NULL");
+        let extra = format!("SELECT {found_all} FROM {found} f LEFT JOIN {expected} e ON {on} WHERE e._most IS NULL");
         self.tell(context, Kind::Extra, &extra, check).await?;
         let differs = self.differs();
         if differs.is_empty() {
@@ -118,7 +119,7 @@ pub(super) fn texts(batches: &[RecordBatch]) -> Result<Vec<String>> {
     let bytes = lines.into_inner();
     let rows = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     rows.map(|line| {
-        let row: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line).map_err(|error| failed(&error))?;
+        let row: IndexMap<String, serde_json::Value> = serde_json::from_slice(line).map_err(|error| failed(&error))?;
         Ok(row.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", "))
     })
     .collect()

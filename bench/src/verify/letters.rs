@@ -1,7 +1,8 @@
 //! `dead_letters`: each message that nobody can use, with the right reason and its bytes.
 //!
 //! Reasons that operators give (`filtered`, `expression`, `state_limit`, `no_match`) are not looked at: what they take away is missing
-//! in the tables behind them, unless `where` says so.
+//! in the tables behind them, unless `where` says so. Of a file's reading with a time in the future only its columns are kept, so these are
+//! only counted.
 
 use std::sync::Arc;
 
@@ -18,6 +19,10 @@ use crate::{Error, Result};
 
 /// Reasons that are not of the message alone.
 const OF_OPERATORS: &str = "'filtered', 'expression', 'state_limit', 'no_match'";
+const OF_MQTT: &str = "payload, CAST(reason AS VARCHAR) AS reason, coalesce(CAST(topic AS VARCHAR), '') AS topic, \
+                       CAST(length AS BIGINT) AS length";
+const OF_FILES: &str = "CASE WHEN reason <> 'time_in_future' THEN payload END AS payload, CAST(reason AS VARCHAR) AS reason, '' AS topic, \
+                        CASE WHEN reason <> 'time_in_future' THEN CAST(length AS BIGINT) ELSE 0 END AS length";
 /// Characters of a payload that are shown.
 const SHOWN_CHARACTERS: usize = 60;
 
@@ -28,8 +33,10 @@ const COLUMNS: [(&str, DataType); 4] =
 impl<A: Ask> Referee<'_, A> {
     pub(super) async fn letters(&self) -> Result<Check> {
         // Of a file the topic is its path.
-        let topic = if self.scenario.wire.transport == Transport::Mqtt { "coalesce(CAST(topic AS VARCHAR), '')" } else { "''" };
-        let columns = format!("payload, CAST(reason AS VARCHAR) AS reason, {topic} AS topic, CAST(length AS BIGINT) AS length");
+        let columns = match self.scenario.wire.transport {
+            Transport::Mqtt => OF_MQTT,
+            Transport::File => OF_FILES,
+        };
         let sql = format!(
             "SELECT {columns}, CASE WHEN acknowledged IS NULL THEN 0 ELSE 1 END AS acknowledged, attempts FROM truth \
              WHERE reason IS NOT NULL"
@@ -39,7 +46,7 @@ impl<A: Ask> Referee<'_, A> {
         let further = [("acknowledged", DataType::Int64), ("attempts", DataType::Int32)];
         table(&self.context, "broken", sent, &[&COLUMNS[..], &further[..]].concat())?;
         let sql = "CREATE OR REPLACE TABLE expected_letters AS SELECT reason, topic, length, payload, \
-                   CAST(sum(acknowledged) AS BIGINT) AS least, CAST(sum(attempts) AS BIGINT) AS most FROM broken \
+                   CAST(sum(acknowledged) AS BIGINT) AS _least, CAST(sum(attempts) AS BIGINT) AS _most FROM broken \
                    GROUP BY reason, topic, length, payload";
         self.context.sql(sql).await?.collect().await?;
         let rows = self.pipeline.ask(&format!("SELECT {columns} FROM dead_letters WHERE reason NOT IN ({OF_OPERATORS})")).await?;
@@ -57,7 +64,7 @@ impl<A: Ask> Referee<'_, A> {
 fn told_apart(rows: &RecordBatch) -> Result<RecordBatch> {
     let failed = |error: arrow::error::ArrowError| Error::Verify(format!("payloads of dead letters: {error}"));
     let payloads = cast(rows.column(0), &DataType::Binary).map_err(failed)?;
-    let texts: StringArray = payloads.as_binary::<i32>().iter().map(|payload| payload.map(shown)).collect();
+    let texts: StringArray = payloads.as_binary::<i32>().iter().map(|payload| Some(shown(payload.unwrap_or_default()))).collect();
     let texts: ArrayRef = Arc::new(texts);
     let mut fields: Vec<Arc<Field>> = rows.schema().fields().iter().cloned().collect();
     fields[0] = Arc::new(Field::new("payload", DataType::Utf8, true));

@@ -28,7 +28,7 @@ impl<A: Ask> Referee<'_, A> {
         let condition = options.condition.as_ref().map_or(String::new(), |sql| format!(" AND ({sql})"));
         let sql = format!(
             "CREATE OR REPLACE TABLE {name} AS SELECT device, seq, min(CAST(event_time AS BIGINT)) AS event_time{values}, \
-             CAST({least} AS BIGINT) AS least, CAST({most} AS BIGINT) AS most \
+             CAST({least} AS BIGINT) AS _least, CAST({most} AS BIGINT) AS _most \
              FROM truth WHERE reason IS NULL{condition} GROUP BY device, seq"
         );
         self.context.sql(&sql).await?.collect().await?;

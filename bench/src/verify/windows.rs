@@ -51,7 +51,7 @@ impl<A: Ask> Referee<'_, A> {
         let (size, offset) = (options.size.micros(), options.offset.micros());
         let sql = format!(
             "CREATE OR REPLACE TABLE {taken} AS SELECT e.device, e.seq, \
-             greatest(e.least, least(e.most, coalesce(f.copies, 0))) AS copies, \
+             greatest(e._least, least(e._most, coalesce(f.copies, 0))) AS copies, \
              e.event_time - (((e.event_time - {offset}) % {size}) + {size}) % {size} AS {START} \
              FROM {expected} e LEFT JOIN (SELECT device, seq, count(*) AS copies FROM {found} GROUP BY device, seq) f \
              ON e.device = f.device AND e.seq = f.seq"
@@ -135,7 +135,7 @@ impl<A: Ask> Referee<'_, A> {
         let select = options.select.iter().map(|(column, sql)| format!(", CAST({sql} AS DOUBLE) AS {}", quoted(column)));
         let by = list(options.key.values(), |sql| format!("{sql}, "), "");
         let sql = format!(
-            "CREATE OR REPLACE TABLE {expected} AS SELECT {}{START}{}, CAST(1 AS BIGINT) AS least, CAST(1 AS BIGINT) AS most \
+            "CREATE OR REPLACE TABLE {expected} AS SELECT {}{START}{}, CAST(1 AS BIGINT) AS _least, CAST(1 AS BIGINT) AS _most \
              FROM {input} GROUP BY {by}{START}",
             key.collect::<String>(),
             select.collect::<String>()
