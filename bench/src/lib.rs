@@ -1,11 +1,16 @@
-//! The load on Tidegate: a simulated fleet of devices, an embedded MQTT broker for the demo, and speed measurements.
+//! The load on Tidegate: simulated fleets of devices with their truth, the referee that holds tables against it, an embedded MQTT broker
+//! for the demo, and speed measurements.
 //!
-//! Everything here speaks to Tidegate as a stranger would: over MQTT, through files, by starting the binary as a process. The
-//! room never links `pipelines`, so a measurement contains nothing but what a user would run.
+//! ```text
+//! scenario → fleet → simulate → broker or file → Tidegate → tables
+//!                       └─► truth ─────────────────► verify ◄─┘ SQL
+//! ```
+//! Everything here speaks to Tidegate as a stranger would: over MQTT, through files, by SQL, by starting the binary as a process. The
+//! room never links `pipelines`, so a measurement contains nothing but what a user would run, and the referee repeats no mistake of ours.
 //!
 //! `benches/operators` is the exception: it calls the operators as a lane does, to see what they cost without all around them.
 //!
-//! Absent by intent: no knowledge of the journal, the records or the tiers.
+//! Absent by intent: no knowledge of the journal, the records or the tiers, but for the cold table, which is a plain Delta table.
 
 mod broker;
 mod error;

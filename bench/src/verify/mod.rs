@@ -100,3 +100,6 @@ impl From<datafusion::error::DataFusionError> for Error {
         Error::Verify(error.strip_backtrace())
     }
 }
+
+#[cfg(test)]
+mod tests;
