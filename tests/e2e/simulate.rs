@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -11,7 +12,7 @@ use arrow::datatypes::{Float64Type, Int64Type};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
-use tests::{Mosquitto, Tidegate};
+use tests::{Mosquitto, Tidegate, until};
 
 /// From a source to a raw table and windows of five seconds.
 const REST: &str = r#"
@@ -246,6 +247,37 @@ fn a_fleet_through_mosquitto_equals_its_truth_and_a_truth_changed_by_one_row_is_
     let (code, verdict) = verify(&tidegate, "changed");
     assert_eq!(code, Some(1));
     tells(&verdict, "readings.parquet", "wrong", "manifest.json");
+}
+
+#[test]
+fn a_fleet_equals_its_truth_though_the_process_is_killed_while_it_sends() {
+    let broker = Mosquitto::start();
+    let tidegate = Tidegate::new(&(MQTT.replace("URL", &broker.url()) + &REST.replace("INPUT", "once")));
+    let mut running = tidegate.start(&[]);
+    broker.wait_for_subscriber();
+    let scenario = format!("{FLEET}\n[wire]\nurl = \"{}\"\nconnections = 2\n{VERIFY}", broker.url());
+    let path = tidegate.path("scenario.toml");
+    std::fs::write(&path, scenario).expect("a file");
+    let mut sending = tidegate.spawn(&["simulate", "--scenario", "scenario.toml", "--truth", "truth"]);
+    let mut kills = 0;
+    while sending.try_wait().expect("a child of ours can be asked").is_none() {
+        running.wait_until_ready();
+        let stored = || tidegate.try_sql("SELECT count(*) FROM readings").stdout;
+        let before = stored();
+        until("more readings are stored, or all are sent", Duration::from_secs(60), || {
+            stored() != before || sending.try_wait().expect("a child of ours can be asked").is_some()
+        });
+        running.kill();
+        kills += 1;
+        running = tidegate.start(&[]);
+    }
+    assert!(sending.wait().expect("a child of ours can be waited for").success() && kills > 2, "{kills} kills");
+    running.wait_until_ready();
+    running.stop();
+    tidegate.run(&["--until-idle", "3s"]);
+    let (code, verdict) = verify(&tidegate, "truth");
+    assert_eq!(code, Some(0), "after {kills} kills: {verdict:#}");
+    assert!(check(&verdict, "readings")["found"].as_u64() > Some(2_000), "{verdict:#}");
 }
 
 /// A source of a file, as the simulator writes it.

@@ -71,6 +71,13 @@ impl Tidegate {
         self.command().args(arguments).output().expect("tidegate starts")
     }
 
+    /// Starts another command of the binary in the folder, and does not wait. What it prints is thrown away.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("tidegate starts")
+    }
+
     /// What SQL answers, as CSV with a header. Panics when it fails.
     pub fn sql(&self, sql: &str) -> String {
         let output = self.try_sql(sql);
