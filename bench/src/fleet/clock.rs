@@ -25,7 +25,7 @@ impl Clocks {
     pub(super) fn show(&self, device: u64, at: i64) -> (i64, Clock) {
         let now = self.start_us + at;
         if let Some(jump) = self.jumps.and_then(|jumps| jumps.at(self.chance, device, at)) {
-            return if jump.number.is_multiple_of(2) { (at, Clock::In1970) } else { (IN_2099_US + at, Clock::In2099) };
+            return if (jump.number ^ device).is_multiple_of(2) { (at, Clock::In1970) } else { (IN_2099_US + at, Clock::In2099) };
         }
         if let Some(delay) = self.has(self.options.offset, About::Clock, device) {
             let draw = 2.0 * self.chance.unit(About::Clock, device, 1) - 1.0;

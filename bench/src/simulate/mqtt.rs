@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::wire::{Client, Notice, Wire, open};
 use super::{Progress, now_us, sent};
@@ -87,13 +87,14 @@ pub(super) async fn send(
         return Err(error);
     }
     let clock = Clock { start: Instant::now(), start_us: now_us() };
+    progress.begin();
     started.send_replace(Some(clock));
     let storms = scenario.wire.storm.map(|storm| tokio::spawn(storms(storm, connections.iter().map(|c| c.link.clone()).collect())));
     let published = publish(scenario, fleet, writer, &connections, clock, stop).await;
     if let Some(storms) = storms {
         storms.abort();
     }
-    let ended = end(connections, &give_up).await;
+    let ended = end(connections, &give_up, progress).await;
     published.and(ended)
 }
 
@@ -155,11 +156,12 @@ async fn storms(storm: Storm, links: Vec<Arc<Link>>) {
 }
 
 /// Waits for what is still on its way, then says goodbye.
-async fn end(connections: Vec<Connection>, give_up: &watch::Sender<bool>) -> Result<()> {
+async fn end(connections: Vec<Connection>, give_up: &watch::Sender<bool>, progress: &Progress) -> Result<()> {
     let deadline = Instant::now() + ACKNOWLEDGED_WITHIN;
+    let (mut result, mut leaving, mut networks) = (Ok(()), Vec::new(), Vec::new());
+    // No connection gets more messages, so that all send at once what they have.
     let rest: Vec<_> = connections.into_iter().map(|c| (c.link, c.sending, c.settling, c.network)).collect();
-    let mut result = Ok(());
-    for (link, sending, settling, mut network) in rest {
+    for (link, sending, settling, network) in rest {
         let mut all = pin!(async { (sending.await, settling.await) });
         let (sending, _) = tokio::select! {
             ended = &mut all => ended,
@@ -169,18 +171,28 @@ async fn end(connections: Vec<Connection>, give_up: &watch::Sender<bool>) -> Res
             }
         };
         match sending {
-            Ok(Ok(client)) => {
-                link.ending.store(true, Relaxed);
-                client.disconnect().await;
-                // A broker that does not close the connection is left to find out by itself.
-                let _ = timeout(GOODBYE, &mut network).await;
-            }
+            Ok(Ok(client)) => leaving.push((link, client)),
             Ok(Err(error)) => result = Err(error),
             Err(error) => result = Err(Error::Broker(error.to_string())),
         }
+        networks.push(network);
+    }
+    progress.end();
+    leave(leaving, networks).await;
+    result
+}
+
+/// Says goodbye on all connections; a broker that does not close one is left to find out by itself.
+async fn leave(leaving: Vec<(Arc<Link>, Client)>, networks: Vec<JoinHandle<()>>) {
+    for (link, client) in leaving {
+        link.ending.store(true, Relaxed);
+        client.disconnect().await;
+    }
+    let deadline = Instant::now() + GOODBYE;
+    for mut network in networks {
+        let _ = timeout_at(deadline, &mut network).await;
         network.abort();
     }
-    result
 }
 
 /// What a connection shares with all others.

@@ -14,11 +14,12 @@ const LONGEST_US: u64 = 3_600_000_000;
 
 /// A simulation while it runs.
 pub struct Progress {
-    began: Instant,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
+    began: Instant,
+    ended: Option<Instant>,
     counts: Counts,
     reconnects: u64,
     /// From the moment a message was due until its acknowledgement, in microseconds.
@@ -38,7 +39,7 @@ pub struct Report {
     pub skipped: u64,
     /// Connections that were made again.
     pub reconnects: u64,
-    /// How long it took.
+    /// From the first message to the last acknowledgement.
     pub seconds: f64,
     /// Messages a second.
     pub rate: f64,
@@ -66,12 +67,23 @@ pub struct Seconds {
 impl Default for Progress {
     fn default() -> Progress {
         let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are right");
-        let inner = Inner { counts: Counts::default(), reconnects: 0, latency: histogram(), lag: histogram() };
-        Progress { began: Instant::now(), inner: Mutex::new(inner) }
+        let (began, counts) = (Instant::now(), Counts::default());
+        let inner = Inner { began, ended: None, counts, reconnects: 0, latency: histogram(), lag: histogram() };
+        Progress { inner: Mutex::new(inner) }
     }
 }
 
 impl Progress {
+    /// The first message may be sent: connections are there.
+    pub(super) fn begin(&self) {
+        self.inner().began = Instant::now();
+    }
+
+    /// The fate of the last message is known.
+    pub(super) fn end(&self) {
+        self.inner().ended = Some(Instant::now());
+    }
+
     pub(super) fn sent(&self, reading: &Reading, lag: Duration) {
         let mut inner = self.inner();
         inner.counts.add(reading);
@@ -91,7 +103,8 @@ impl Progress {
     /// What was done until now.
     pub fn report(&self, skipped: u64) -> Report {
         let inner = self.inner();
-        let (counts, seconds) = (inner.counts.clone(), self.began.elapsed().as_secs_f64());
+        let counts = inner.counts.clone();
+        let seconds = inner.ended.unwrap_or_else(Instant::now).saturating_duration_since(inner.began).as_secs_f64();
         Report {
             unacknowledged: counts.messages - counts.acknowledged,
             skipped,

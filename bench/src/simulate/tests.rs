@@ -6,15 +6,17 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 use crate::Broker;
-use crate::scenario::{FaultOptions, Format, Span, Storm, Version, WireOptions};
+use crate::scenario::{FaultOptions, Format, MalformedOptions, Span, Storm, Version, WireOptions};
 use crate::truth::{MANIFEST, Manifest, READINGS};
 
 fn scenario(wire: WireOptions) -> Scenario {
+    // So many that each class of them is met.
+    let malformed = Some(MalformedOptions { share: 0.05, classes: Vec::new() });
     Scenario {
         devices: 50,
         lasting: Some(Span::from_secs(2)),
         start: Some("2026-01-01T00:00:00Z".to_owned()),
-        faults: FaultOptions::usual(),
+        faults: FaultOptions { malformed, ..FaultOptions::usual() },
         wire,
         ..Scenario::demo()
     }
@@ -46,7 +48,7 @@ async fn over_both_versions_every_message_is_acknowledged_and_stands_in_the_trut
             run(&scenario(WireOptions { url: broker.url(), version, connections: 3, ..WireOptions::default() }), folder.path()).await;
         assert!(report.counts.messages >= 500, "{report:?}");
         assert_eq!((report.unacknowledged, report.reconnects), (0, 0), "{report:?}");
-        assert!(report.latency_seconds.p50 > 0.0);
+        assert!(report.latency_seconds.p50 > 0.0 && report.counts.reasons.contains_key("too_large"));
         is_whole(folder.path(), &report);
     }
     broker.stop().await.unwrap();

@@ -17,6 +17,12 @@ use crate::{Error, Result};
 
 /// Publishes that may wait in the client for the network.
 const WAITING_REQUESTS: usize = 1_000;
+/// Publishes without an acknowledgement, of all connections together; the library keeps a slot for each, 200 bytes or so.
+const IN_FLIGHT: u32 = 65_536;
+/// The same of one connection: more is faster on long ways, and fewer would stall on short ones.
+const IN_FLIGHT_OF_ONE: (u32, u32) = (16, 1_000);
+/// More than the largest payload there is.
+const MOST_PACKET_BYTES: usize = 1 << 20;
 const KEEP_ALIVE_SECONDS: u16 = 30;
 /// Longer than any pause between two connections.
 const SESSION_SECONDS: u32 = 300;
@@ -43,10 +49,12 @@ pub(super) enum Notice {
 pub(super) fn open(options: &WireOptions, id: &str) -> Result<(Client, Wire)> {
     let address = Address::of(options)?;
     let host = (address.host.clone(), address.port);
+    let in_flight = (IN_FLIGHT / options.connections.max(1)).clamp(IN_FLIGHT_OF_ONE.0, IN_FLIGHT_OF_ONE.1) as u16;
     match options.version {
         Version::V5 => {
             let mut to = v5::MqttOptions::new(id, host);
             to.set_keep_alive(KEEP_ALIVE_SECONDS).set_clean_start(false).set_session_expiry_interval(Some(SESSION_SECONDS));
+            to.set_outgoing_inflight_upper_limit(in_flight);
             if let Some(tls) = address.tls {
                 to.set_transport(v5::Transport::tls_with_config(v5::TlsConfiguration::Rustls(tls)));
             }
@@ -56,7 +64,8 @@ pub(super) fn open(options: &WireOptions, id: &str) -> Result<(Client, Wire)> {
         Version::V311 => {
             let mut to = v4::MqttOptions::new(id, host);
             // A session of 3.1.1 that lasts would stay at the broker for ever.
-            to.set_keep_alive(KEEP_ALIVE_SECONDS).set_clean_session(true);
+            to.set_keep_alive(KEEP_ALIVE_SECONDS).set_clean_session(true).set_inflight(in_flight);
+            to.set_max_packet_size(MOST_PACKET_BYTES, MOST_PACKET_BYTES);
             if let Some(tls) = address.tls {
                 to.set_transport(v4::Transport::tls_with_config(v4::TlsConfiguration::Rustls(tls)));
             }
