@@ -11,8 +11,9 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Float64Type, Int64Type};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
-use tests::{Mosquitto, Tidegate, until};
+use tests::{Mosquitto, Tidegate, free_port, until};
 
 /// From a source to a raw table and windows of five seconds.
 const REST: &str = r#"
@@ -273,11 +274,57 @@ fn a_fleet_equals_its_truth_though_the_process_is_killed_while_it_sends() {
     }
     assert!(sending.wait().expect("a child of ours can be waited for").success() && kills > 2, "{kills} kills");
     running.wait_until_ready();
+    // A running instance is asked over HTTP; its last windows are not closed yet, so readings alone are looked at.
+    let file = tidegate.path("truth/scenario.toml");
+    let whole = std::fs::read_to_string(&file).expect("the truth has its scenario");
+    std::fs::write(&file, &whole[..whole.find("[verify.windows").expect("windows are verified")]).expect("a file");
+    until("all readings are stored", Duration::from_secs(60), || verify(&tidegate, "truth").0 == Some(0));
+    std::fs::write(&file, &whole).expect("a file");
     running.stop();
     tidegate.run(&["--until-idle", "3s"]);
     let (code, verdict) = verify(&tidegate, "truth");
     assert_eq!(code, Some(0), "after {kills} kills: {verdict:#}");
     assert!(check(&verdict, "readings")["found"].as_u64() > Some(2_000), "{verdict:#}");
+}
+
+/// An authority, and a certificate and key of a broker on localhost, as PEM files.
+fn certificates(folder: &Path) {
+    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("a file");
+    let mut params = CertificateParams::new([]).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
+    write("ca.pem", ca.pem());
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+    // A name of its own: one that is its issuer's too looks self-signed to OpenSSL.
+    params.distinguished_name.push(DnType::CommonName, "localhost");
+    write("broker.pem", params.signed_by(&key, &ca).expect("a certificate").pem());
+    write("broker.key", key.serialize_pem());
+}
+
+#[test]
+fn a_fleet_speaks_tls_in_both_versions_and_trusts_no_stranger() {
+    let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
+    certificates(folder.path());
+    let at = folder.path().display();
+    let broker = Mosquitto::start_with(&format!("listener {port} 127.0.0.1\ncertfile {at}/broker.pem\nkeyfile {at}/broker.key"));
+    let tidegate = Tidegate::new(&(MQTT.replace("URL", &broker.url()) + &REST.replace("INPUT", "once")));
+    let url = format!("mqtts://localhost:{port}");
+    let ca = folder.path().join("ca.pem").display().to_string();
+    let small = ["--devices", "20", "--lasting", "1s", "--url", &url, "--json"];
+    for version in ["5", "3.1.1"] {
+        let output = tidegate.call(&[&["simulate", "--mqtt", version, "--ca", &ca], &small[..]].concat());
+        assert!(output.status.success(), "{version}: {}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).expect("a report is JSON");
+        assert_eq!(report["unacknowledged"], 0, "{report:#}");
+        assert!(report["counts"]["acknowledged"].as_u64() >= Some(100), "{report:#}");
+    }
+    let other = tempfile::tempdir().expect("a folder");
+    certificates(other.path());
+    let ca = other.path().join("ca.pem").display().to_string();
+    let refused = tidegate.call(&[&["simulate", "--ca", &ca], &small[..]].concat());
+    assert_eq!(refused.status.code(), Some(1), "the broker's certificate is of another authority");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("0 of 1 connections"));
 }
 
 /// A source of a file, as the simulator writes it.

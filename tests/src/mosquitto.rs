@@ -21,11 +21,16 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts the broker and waits until it takes connections.
     pub fn start() -> Mosquitto {
+        Mosquitto::start_with("")
+    }
+
+    /// The same with further settings, such as a second listener.
+    pub fn start_with(further: &str) -> Mosquitto {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (port, log, config) = (free_port(), folder.path().join("log"), folder.path().join("mosquitto.conf"));
         let settings = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n\
-             log_dest file {}\nlog_type all\nuser {}\n",
+             log_dest file {}\nlog_type all\nuser {}\n{further}\n",
             folder.path().display(),
             log.display(),
             user(),

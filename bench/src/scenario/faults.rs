@@ -110,7 +110,7 @@ impl FaultOptions {
         let delay = |share, seconds| Some(Delay { share, by: Span::from_secs(seconds) });
         FaultOptions {
             out_of_order: delay(0.02, 4),
-            late: delay(0.002, 60),
+            late: delay(0.002, 20),
             duplicate: delay(0.01, 0),
             malformed: Some(MalformedOptions { share: 0.005, classes: Vec::new() }),
             ..FaultOptions::default()

@@ -26,7 +26,8 @@ use crate::{Error, Result};
 const WAITING_MESSAGES: usize = 65_536;
 /// Messages of a connection that wait for their acknowledgement: as many as MQTT has packet ids.
 const WAITING_NOTICES: usize = 65_535;
-const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
+/// From one connection to the next, while they are made.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 const RECONNECT_AFTER: Duration = Duration::from_millis(200);
@@ -98,13 +99,18 @@ pub(super) async fn send(
     published.and(ended)
 }
 
+/// Waits for all connections, as long as one after the other succeeds.
 async fn all_connected(mut connected: watch::Receiver<usize>, count: usize) -> Result<()> {
-    let all = timeout(CONNECTED_WITHIN, connected.wait_for(|up| *up >= count)).await.is_ok_and(|up| up.is_ok());
-    if all {
-        return Ok(());
+    loop {
+        let up = *connected.borrow_and_update();
+        if up >= count {
+            return Ok(());
+        }
+        if !matches!(timeout(CONNECTED_WITHIN, connected.changed()).await, Ok(Ok(()))) {
+            let waited = CONNECTED_WITHIN.as_secs();
+            return Err(Error::Broker(format!("{up} of {count} connections, and no further one within {waited} s")));
+        }
     }
-    let up = *connected.borrow();
-    Err(Error::Broker(format!("{up} of {count} connections within {} s", CONNECTED_WITHIN.as_secs())))
 }
 
 /// Gives each message to its connection when it is due.
