@@ -150,11 +150,13 @@ impl Fleet {
         if schema == Some(Schema::MissingField) {
             *values.last_mut().expect("a scenario has a signal") = None;
         }
-        let (shown_us, clock) = self.clocks.show(device, at);
         let unknown_device = self.faults.unknown.take(self.chance);
         let kind = if unknown_device { "unknown" } else { "device" };
         let (due, timing) = self.due(moment, device, at);
         let class = self.faults.class(self.chance);
+        // What is broken has one reason: its clock is right.
+        let right = (self.start_us + at, Clock::Right);
+        let (shown_us, clock) = if class.is_some() { right } else { self.clocks.show(device, at) };
         // Devices say milliseconds.
         let time_ms = shown_us.div_euclid(1_000);
         let (device, site) = (format!("{kind}-{device}"), format!("site-{site}"));

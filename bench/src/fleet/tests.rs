@@ -101,7 +101,10 @@ fn a_clock_that_jumps_is_a_reason_and_one_that_is_off_is_not() {
         drift: delay(1.0, 60),
         jump: Some(crate::scenario::JumpOptions { share: 0.2, lasting: Span::from_secs(2) }),
     };
-    let all = messages(&scenario(1, 20, FaultOptions { clock: Some(clock), ..FaultOptions::default() }));
+    let malformed = Some(MalformedOptions { share: 0.1, classes: Vec::new() });
+    let all = messages(&scenario(1, 20, FaultOptions { clock: Some(clock), malformed, ..FaultOptions::default() }));
+    let (broken, all): (Vec<_>, Vec<_>) = all.into_iter().partition(|m| m.reading.class.is_some());
+    assert!(broken.iter().all(|m| m.reading.clock == Clock::Right), "what is broken has one reason");
     let of = |clock: Clock| all.iter().filter(move |m| m.reading.clock == clock).map(|m| &m.reading);
     assert!(of(Clock::In1970).all(|r| r.reason == Some("time_too_old") && r.event_time_us < Some(60_000_000)));
     assert!(of(Clock::In2099).all(|r| r.reason == Some("time_in_future") && r.event_time_us > Some(4_000_000_000_000_000)));

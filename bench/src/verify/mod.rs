@@ -60,13 +60,13 @@ pub async fn verify(folder: &Path, pipeline: &impl Ask, cold: Option<&Path>) -> 
     verdict.checks.push(manifest(folder, &context).await?);
     let referee = Referee { scenario: &scenario, context, pipeline };
     for (table, options) in &scenario.verify.raw {
-        verdict.checks.push(referee.raw(table, options).await?);
+        verdict.checks.push(referee.raw(table, options).await.map_err(about(table))?);
         if let Some(cold) = cold {
-            verdict.checks.push(referee.cold(table, options, cold).await?);
+            verdict.checks.push(referee.cold(table, options, cold).await.map_err(about(table))?);
         }
     }
     for (table, options) in &scenario.verify.windows {
-        verdict.checks.extend(referee.windows(table, options).await?);
+        verdict.checks.extend(referee.windows(table, options).await.map_err(about(table))?);
     }
     if scenario.verify.dead_letters {
         verdict.checks.push(referee.letters().await?);
@@ -88,6 +88,11 @@ async fn manifest(folder: &Path, context: &SessionContext) -> Result<Check> {
         check.tell(Kind::Wrong, format!("{READINGS} is not the file that {MANIFEST} names"));
     }
     Ok(check)
+}
+
+/// Names the table that an error is about.
+fn about(table: &str) -> impl FnOnce(Error) -> Error + '_ {
+    move |error| Error::Verify(format!("{table}: {error}"))
 }
 
 /// A name as SQL takes it.
