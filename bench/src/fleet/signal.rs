@@ -109,7 +109,11 @@ impl Signals {
                 middle + season + signal.trend * seconds / 3_600.0 + signal.noise * noise + site
             }
             SignalKind::Counter => {
-                let since = signal.reset.map_or(seconds, |reset| (seconds + phase * 1e3) % reset.seconds());
+                // Devices reset at different times.
+                let since = signal.reset.map_or(seconds, |reset| {
+                    let part = self.chance.unit(About::Phase, who.device, 1);
+                    (seconds + part * reset.seconds()) % reset.seconds()
+                });
                 signal.base + (signal.rate * since).floor()
             }
             SignalKind::Latitude => signal.base + signal.radius / METRES_PER_DEGREE * (turn + phase).sin(),

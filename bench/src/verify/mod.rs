@@ -52,6 +52,9 @@ struct Referee<'a, A> {
 /// Holds the tables of a pipeline against a truth. `cold` is the folder of its cold tables, where they are to be read too.
 pub async fn verify(folder: &Path, pipeline: &impl Ask, cold: Option<&Path>) -> Result<Verdict> {
     let scenario = Scenario::read(&folder.join(SCENARIO))?;
+    if scenario.verify.raw.is_empty() && scenario.verify.windows.is_empty() {
+        return Err(Error::Verify(format!("[verify] of {} names no table", folder.join(SCENARIO).display())));
+    }
     let readings = folder.join(READINGS);
     let context = SessionContext::new();
     let path = readings.to_str().ok_or_else(|| Error::Verify("the path of the truth is not UTF-8".to_owned()))?;
