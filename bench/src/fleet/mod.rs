@@ -10,10 +10,12 @@
 
 mod chance;
 mod clock;
+mod faults;
 mod payload;
 mod reading;
 mod schedule;
 mod signal;
+mod waiting;
 
 pub use payload::{Class, Schema};
 pub use reading::{Clock, Message, Reading, Timing};
@@ -24,11 +26,13 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use crate::scenario::{Delay, Scenario, Transport};
-use chance::{About, Chance, Share, Spells};
+use chance::{About, Chance};
 use clock::Clocks;
+use faults::Faults;
 use payload::{Words, Writer};
 use schedule::{Moment, Schedule};
 use signal::{Signals, Who};
+use waiting::Waiting;
 
 /// The messages of a fleet in the order they are due; endless unless the scenario ends.
 pub struct Fleet {
@@ -48,23 +52,6 @@ pub struct Fleet {
     /// What is made and not due yet: at most what the longest delay and the longest time offline hold.
     waiting: BinaryHeap<Reverse<Waiting>>,
 }
-
-/// The shares of faults, each with the count of its own.
-struct Faults {
-    spike: Share,
-    out_of_order: Share,
-    late: Share,
-    duplicate: Share,
-    malformed: Share,
-    unknown: Share,
-    offline: Option<Spells>,
-    gap: Option<Spells>,
-    classes: Vec<Class>,
-    broken: usize,
-}
-
-/// A message in the order of due, then of making.
-struct Waiting(Message);
 
 impl Fleet {
     /// A fleet whose first reading is measured at `start_us` (Unix microseconds).
@@ -225,36 +212,6 @@ impl Fleet {
     }
 }
 
-impl Faults {
-    fn new(scenario: &Scenario) -> Faults {
-        let faults = &scenario.faults;
-        let share = |about, share: Option<f64>| Share::new(about, share.unwrap_or(0.0));
-        let spells = |about, spell: Option<crate::scenario::Spell>| spell.and_then(|s| Spells::new(about, s.share, s.lasting));
-        let chosen = faults.malformed.as_ref().map(|m| m.classes.clone()).filter(|classes| !classes.is_empty());
-        Faults {
-            spike: share(About::Spike, scenario.anomalies.spike.map(|s| s.share)),
-            out_of_order: share(About::OutOfOrder, faults.out_of_order.map(|d| d.share)),
-            late: share(About::Late, faults.late.map(|d| d.share)),
-            duplicate: share(About::Duplicate, faults.duplicate.map(|d| d.share)),
-            malformed: share(About::Malformed, faults.malformed.as_ref().map(|m| m.share)),
-            unknown: share(About::Unknown, faults.unknown_device.map(|p| p.share)),
-            offline: spells(About::Offline, faults.offline),
-            gap: spells(About::Gap, faults.gap),
-            classes: chosen.unwrap_or_else(|| scenario.wire.classes().to_vec()),
-            broken: 0,
-        }
-    }
-
-    /// How the next reading is broken, if it is; in turns.
-    fn class(&mut self, chance: Chance) -> Option<Class> {
-        if !self.malformed.take(chance) {
-            return None;
-        }
-        self.broken += 1;
-        Some(self.classes[(self.broken - 1) % self.classes.len()])
-    }
-}
-
 impl Iterator for Fleet {
     type Item = Message;
 
@@ -268,32 +225,6 @@ impl Iterator for Fleet {
             self.advance();
         }
         self.waiting.pop().map(|first| first.0.0)
-    }
-}
-
-impl Waiting {
-    fn order(&self) -> (Duration, u64) {
-        (self.0.due, self.0.reading.number)
-    }
-}
-
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Waiting) -> bool {
-        self.order() == other.order()
-    }
-}
-
-impl Eq for Waiting {}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Waiting) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Waiting {
-    fn cmp(&self, other: &Waiting) -> std::cmp::Ordering {
-        self.order().cmp(&other.order())
     }
 }
 

@@ -1,16 +1,18 @@
 //! `tidegate simulate`: a scenario on the wire, and the truth about it on the disk.
 //!
 //! ```text
-//! mod.rs       one simulation from its first message to the last acknowledgement
-//! options.rs   the command line
-//! mqtt.rs      connections to a broker
-//! wire.rs      the client library, MQTT 5 and 3.1.1
-//! file.rs      a file
-//! progress.rs  what happened so far: counts and percentiles
+//! mod.rs         one simulation from its first message to the last acknowledgement
+//! options.rs     the command line
+//! mqtt.rs        a broker: when messages go out, over which connection
+//! connection.rs  one connection, and who serves it
+//! wire.rs        the client library, MQTT 5 and 3.1.1
+//! file.rs        a file
+//! progress.rs    what happened so far: counts and percentiles
 //! ```
 //! Open loop: when a message is due is fixed in advance. A slow broker does not slow the devices; what is behind schedule is sent as fast
 //! as the broker takes it, latency is counted from the moment it was due, and the simulator's own lag is reported and bounded.
 
+mod connection;
 mod file;
 mod mqtt;
 mod options;

@@ -36,7 +36,7 @@ pub struct Sent {
     pub reading: Reading,
     /// Its topic; empty for files.
     pub topic: String,
-    /// Its bytes where nobody can use them, at most [`PAYLOAD_BYTES`]; else none.
+    /// Its bytes where nobody can use them, at most 64 KiB; else none.
     pub payload: Option<Vec<u8>>,
     /// All its bytes.
     pub length: usize,
