@@ -66,6 +66,33 @@ async fn a_storm_reconnects_and_is_known_in_the_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulator_that_falls_behind_its_schedule_gives_up_and_says_so() {
+    let broker = Broker::start().await.unwrap();
+    // No timer is as good as this.
+    let wire = WireOptions { url: broker.url(), max_lag: "1us".parse().unwrap(), ..WireOptions::default() };
+    let ended = simulate(&scenario(wire), None, &Arc::default(), std::future::pending()).await;
+    assert!(matches!(ended, Err(crate::Error::Behind { .. })), "{ended:?}");
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_simulation_that_is_stopped_has_a_whole_truth() {
+    let broker = Broker::start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let endless = Scenario { lasting: None, ..scenario(WireOptions { url: broker.url(), ..WireOptions::default() }) };
+    let progress = Arc::<Progress>::default();
+    let enough = async {
+        while progress.report(0).counts.messages < 100 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let report = simulate(&endless, Some(folder.path()), &progress, enough).await.unwrap();
+    assert!(report.counts.messages >= 100 && report.unacknowledged == 0, "{report:?}");
+    is_whole(folder.path(), &report);
+    broker.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qos_0_has_no_acknowledgements() {
     let broker = Broker::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
