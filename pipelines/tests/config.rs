@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails with it")]
 
 use flow::metric::{Kind, Metric};
-use pipelines::plan::{Input, Plan, TableKind};
+use pipelines::plan::{Input, Plan, PlannedExit, Stage, TableKind};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ fn every_shipped_pipeline_is_right() {
 #[test]
 fn the_plan_of_the_plant_is_what_its_file_means() {
     let plan = plan(&root().join("config/pipelines/plant.toml")).unwrap();
-    assert_eq!(plan.operators.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["once", "valid", "per_minute"]);
+    assert_eq!(plan.operators.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["once", "valid", "per_minute", "per_site"]);
     assert_eq!(plan.operators[2].inputs, [Input::Operator(1)]);
     let columns = |table: &str| -> Vec<String> { plan.table(table).unwrap().schema.fields().iter().map(|f| f.name().clone()).collect() };
     assert_eq!(columns("readings"), ["site", "device_id", "temperature", "seq", "event_time"]);
@@ -89,7 +89,10 @@ fn the_plan_of_the_plant_is_what_its_file_means() {
     assert_eq!(plan.table("per_minute").unwrap().key, ["site", "device_id"]);
     assert_eq!(plan.table("readings").unwrap().key, ["device_id"]);
     assert_eq!(plan.table("late_per_minute").unwrap().kind, TableKind::Late(2));
-    assert_eq!(plan.operators[2].late, Some(3));
+    assert_eq!(plan.operators[2].late, Some(4));
+    assert!(matches!(plan.operators[3].stage, Stage::Both { .. }), "the devices of a site are in several lanes");
+    assert_eq!(plan.exits, [PlannedExit { input: Input::Partials(3), name: "per_site".into(), sources: vec![0] }]);
+    assert_eq!(columns("late_per_site").last().unwrap(), "readings");
     assert_eq!(plan.tables[plan.dead_letters_table()].name, "dead_letters");
     assert!(plan.has_journal() && plan.sources[0].key_columns == [1]);
     for operator in &plan.operators {

@@ -1,4 +1,4 @@
-//! Storage: what a lane keeps. Epoch records, operators' state, and tables in three tiers: memory, local segments, cold files.
+//! Storage: what a lane keeps. Epoch records, operators' state, an outbox for other lanes, and tables in three tiers: memory, local segments, cold files.
 //!
 //! Absent by intent: no sources, no operators, no network beyond object stores, no wall clock but where it is given in.
 
@@ -9,6 +9,7 @@ pub mod epoch;
 pub mod hot;
 pub mod mover;
 pub mod options;
+pub mod outbox;
 pub mod panes;
 mod prune;
 pub mod state;

@@ -26,4 +26,5 @@ mod refused;
 mod revised;
 mod rules;
 mod simulate;
+mod stages;
 mod weather;

@@ -26,6 +26,7 @@ pub(crate) enum At {
     Segment,
     State,
     StateRestore,
+    Outbox,
     ColdFile,
     ColdCommit,
     Elsewhere,
@@ -42,6 +43,7 @@ pub(crate) fn place(path: &Path, recovering: bool) -> At {
         (_, t) if t.contains("/warm") => At::Segment,
         (true, t) if t.contains("/state") => At::StateRestore,
         (false, t) if t.contains("/state") => At::State,
+        (_, t) if t.contains("/outbox") => At::Outbox,
         (_, t) if t.contains("/_log") => At::ColdCommit,
         (_, t) if t.contains("cold/") => At::ColdFile,
         _ => At::Elsewhere,
@@ -57,15 +59,15 @@ pub(crate) struct Coverage {
 
 /// Cells that a campaign must fill; the others cannot happen (a bit does not flip where nothing is read).
 pub(crate) fn required() -> Vec<(Fault, At)> {
-    use At::{Claim, ColdCommit, ColdFile, Journal, JournalRecovery, Record, Segment, State, StateRestore};
-    let written = [Journal, JournalRecovery, Record, Claim, Segment, State, ColdFile, ColdCommit];
-    let read = [JournalRecovery, Claim, StateRestore, Segment, ColdCommit];
+    use At::{Claim, ColdCommit, ColdFile, Journal, JournalRecovery, Outbox, Record, Segment, State, StateRestore};
+    let written = [Journal, JournalRecovery, Record, Claim, Segment, State, Outbox, ColdFile, ColdCommit];
+    let read = [JournalRecovery, Claim, StateRestore, Segment, Outbox, ColdCommit];
     let mut cells = vec![];
     for fault in [Fault::Crash, Fault::FsyncError, Fault::IoError, Fault::UnknownOutcome, Fault::FullDisk] {
         cells.extend(written.map(|at| (fault, at)));
     }
     cells.extend(read.map(|at| (Fault::BitFlip, at)));
-    cells.extend([Journal, Record, Segment, State, ColdCommit].map(|at| (Fault::Lost, at)));
+    cells.extend([Journal, Record, Segment, State, Outbox, ColdCommit].map(|at| (Fault::Lost, at)));
     cells
 }
 

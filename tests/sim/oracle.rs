@@ -9,9 +9,6 @@ use std::path::Path;
 use storage::view::View;
 use world::Disk;
 
-/// Length of the windows, in microseconds.
-const WINDOW: i64 = 5_000_000;
-
 /// All rows of a table that a view shows: each from the tier that the view says.
 pub(crate) fn rows(view: &View, table: &str, warm: &Path, disk: &dyn Disk) -> Result<Vec<RecordBatch>, String> {
     let file = |path: &Path| world::read(disk, path).and_then(decode).map_err(|e| format!("{}: {e}", path.display()));
@@ -33,11 +30,17 @@ pub(crate) fn rows(view: &View, table: &str, warm: &Path, disk: &dyn Disk) -> Re
 pub(crate) struct Tables {
     /// Numbers of readings, with their device and event time.
     readings: BTreeMap<i64, (String, i64)>,
-    late: BTreeSet<i64>,
+    /// Readings that were late for a window, by its name.
+    late: BTreeSet<(&'static str, i64)>,
+    /// How many readings of a slice were late in the second stage.
+    late_parts: BTreeMap<i64, i64>,
     dead: BTreeSet<i64>,
-    /// Device and start of a window: count and sum.
-    windows: BTreeMap<(String, i64), (i64, i64)>,
+    /// Name, key and start of a window: count and sum.
+    windows: BTreeMap<(&'static str, String, i64), (i64, i64)>,
 }
+
+/// The windows by name, with the column of their key and their length in microseconds.
+const WINDOWS: [(&str, &str, i64); 3] = [("per_window", "device", 5_000_000), ("total", "", 10_000_000), ("per_value", "v", 5_000_000)];
 
 impl Tables {
     /// Reads all tables of a view. An error when one shows something twice.
@@ -51,9 +54,19 @@ impl Tables {
                 once(new, format!("reading {}", numbers[i]))?;
             }
         }
-        for batch in rows(view, "late_per_window", warm, disk)? {
-            for n in whole(&batch, "n") {
-                once(tables.late.insert(n), format!("late reading {n}"))?;
+        for (name, ..) in WINDOWS {
+            for batch in rows(view, &format!("late_{name}"), warm, disk)? {
+                let (numbers, times, parts) =
+                    (batch.column_by_name("n").unwrap(), times(&batch, "event_time"), batch.column_by_name("readings"));
+                for i in 0..batch.num_rows() {
+                    match parts.filter(|parts| parts.is_valid(i)) {
+                        Some(parts) => *tables.late_parts.entry(times[i]).or_default() += parts.as_primitive::<Int64Type>().value(i),
+                        None => {
+                            let n = numbers.as_primitive::<Int64Type>().value(i);
+                            once(tables.late.insert((name, n)), format!("late reading {n} of {name}"))?;
+                        }
+                    }
+                }
             }
         }
         for batch in rows(view, "dead_letters", warm, disk)? {
@@ -64,13 +77,15 @@ impl Tables {
                 once(tables.dead.insert(n), format!("dead letter {n}"))?;
             }
         }
-        for batch in rows(view, "per_window", warm, disk)? {
-            let (counts, sums) = (whole(&batch, "count"), whole(&batch, "total"));
-            let (devices, starts) = (text(&batch, "device"), times(&batch, "window_start"));
-            for i in 0..batch.num_rows() {
-                let key = (devices[i].clone(), starts[i]);
-                let what = format!("window {key:?}");
-                once(tables.windows.insert(key, (counts[i], sums[i])).is_none(), what)?;
+        for (name, key, ..) in WINDOWS {
+            for batch in rows(view, name, warm, disk)? {
+                let (counts, sums, starts) = (whole(&batch, "count"), whole(&batch, "total"), times(&batch, "window_start"));
+                let keys = if key.is_empty() { vec![String::new(); batch.num_rows()] } else { text(&batch, key) };
+                for i in 0..batch.num_rows() {
+                    let window = (name, keys[i].clone(), starts[i]);
+                    let what = format!("window {window:?}");
+                    once(tables.windows.insert(window, (counts[i], sums[i])).is_none(), what)?;
+                }
             }
         }
         Ok(tables)
@@ -111,20 +126,38 @@ impl Tables {
         if let Some(n) = self.readings.keys().chain(&self.dead).find(|n| !sent.contains_key(&(**n as u64))) {
             return Err(format!("reading {n} was never sent"));
         }
-        if let Some(n) = self.late.iter().find(|n| !self.readings.contains_key(n) || all_on_time) {
-            return Err(format!("reading {n} is called late; it is stored: {}", self.readings.contains_key(n)));
+        if let Some((name, n)) = self.late.iter().find(|(_, n)| !self.readings.contains_key(n) || all_on_time) {
+            return Err(format!("reading {n} is called late for {name}; it is stored: {}", self.readings.contains_key(n)));
         }
-        let mut expected: BTreeMap<(String, i64), (i64, i64)> = BTreeMap::new();
-        for (n, (device, time)) in self.readings.iter().filter(|(n, _)| !self.late.contains(n)) {
-            let window = expected.entry((device.clone(), time.div_euclid(WINDOW) * WINDOW)).or_default();
-            *window = (window.0 + 1, window.1 + n % 7);
+        if all_on_time && !self.late_parts.is_empty() {
+            return Err(format!("parts are called late: {:?}", self.late_parts));
         }
-        let wrong = expected.iter().find(|(key, value)| self.windows.get(key) != Some(value));
-        if let Some((key, value)) = wrong {
-            return Err(format!("window {key:?} is {:?} and must be {value:?}", self.windows.get(key)));
+        self.judge_windows()
+    }
+
+    fn judge_windows(&self) -> Result<(), String> {
+        let mut expected: BTreeMap<(&str, String, i64), (i64, i64)> = BTreeMap::new();
+        for (name, key, length) in WINDOWS {
+            for (n, (device, time)) in self.readings.iter().filter(|(n, _)| !self.late.contains(&(name, **n))) {
+                let key = match key {
+                    "device" => device.clone(),
+                    "v" => (n % 7).to_string(),
+                    _ => String::new(),
+                };
+                let window = expected.entry((name, key, time.div_euclid(length) * length)).or_default();
+                *window = (window.0 + 1, window.1 + n % 7);
+            }
         }
-        let extra = self.windows.keys().find(|key| !expected.contains_key(key));
-        extra.map_or(Ok(()), |key| Err(format!("window {key:?} has no readings")))
+        for (window, (count, sum)) in &expected {
+            // How many were late in the second stage is known, not which.
+            let late = self.late_parts.get(&window.2).filter(|_| window.0 == "total").copied().unwrap_or_default();
+            let found = self.windows.get(window).copied().unwrap_or_default();
+            if found.0 + late != *count || late == 0 && found.1 != *sum {
+                return Err(format!("window {window:?} is {found:?} and must be {:?}, {late} were late", (count, sum)));
+            }
+        }
+        let extra = self.windows.keys().find(|window| !expected.contains_key(*window));
+        extra.map_or(Ok(()), |window| Err(format!("window {window:?} has no readings")))
     }
 }
 

@@ -29,7 +29,8 @@ const DATA: &str = "/sim/data";
 const COLD: &str = "/sim/cold";
 const NAME: &str = "sim";
 /// The tables that the oracle reads.
-const TABLES: [&str; 4] = ["readings", "per_window", "late_per_window", "dead_letters"];
+const TABLES: [&str; 8] =
+    ["readings", "per_window", "late_per_window", "total", "late_total", "per_value", "late_per_value", "dead_letters"];
 /// Faults end when everything was published, or after this time.
 const FAULTY: Duration = Duration::from_secs(120);
 /// After the faults everything must be drained within this time.
@@ -410,7 +411,7 @@ impl Run {
             }
             needed.extend(epochs.newest(&lane).map_err(failed)?.ok_or("no newest record")?.whole.files());
         }
-        let there: BTreeSet<String> = ["warm", "state"]
+        let there: BTreeSet<String> = ["warm", "state", "outbox"]
             .iter()
             .flat_map(|folder| self.medium.names(&Path::new(DATA).join(folder)))
             .filter_map(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
@@ -518,6 +519,23 @@ key = ["device"]
 window = {{ type = "tumbling", size = "5s" }}
 select = {{ count = "count(*)", total = "sum(v)" }}
 
+# Over all devices: partial aggregates go to a second stage.
+[processors.total]
+type = "window"
+inputs = ["floor"]
+key = []
+window = {{ type = "tumbling", size = "10s" }}
+select = {{ count = "count(*)", total = "sum(v)" }}
+
+# By something else than the device, and taken late: rows go to a second stage.
+[processors.per_value]
+type = "window"
+inputs = ["floor"]
+key = ["v"]
+window = {{ type = "tumbling", size = "5s" }}
+allowed_lateness = "500ms"
+select = {{ count = "count(*)", total = "sum(v)" }}
+
 [tables.readings]
 inputs = ["floor"]
 hot = {{ age = "1s", memory = "64MiB" }}
@@ -529,6 +547,14 @@ inputs = ["per_window"]
 hot = {{ age = "1s", memory = "64MiB" }}
 warm = {{ age = "1s", partition = "5s" }}
 cold = {{ url = "{COLD}", commit_every = "2s" }}
+
+[tables.total]
+inputs = ["total"]
+hot = {{ age = "1s", memory = "64MiB" }}
+
+[tables.per_value]
+inputs = ["per_value"]
+hot = {{ age = "1s", memory = "64MiB" }}
 
 [limits]
 query_time = "2s"

@@ -2,11 +2,11 @@
 
 use super::stream::Stream;
 use super::{
-    BuildOperator, Input, OperatorKind, Plan, PlannedLookup, PlannedOperator, PlannedSource, PlannedTable, TableKind, fingerprint, lookups,
-    names, tables, trials,
+    BuildOperator, Input, OperatorKind, Plan, PlannedLookup, PlannedOperator, PlannedSource, PlannedTable, Stage, TableKind, fingerprint,
+    lookups, names, stages, tables, trials,
 };
 use crate::diagnose::Problem;
-use crate::spec::{Processor, Source, SourceSpec, Written};
+use crate::spec::{Processor, Source, SourceSpec, Spec, Written};
 use arrow::datatypes::SchemaRef;
 use flow::{Error, LookupShape, Operator};
 use ingest::decode::OptionError;
@@ -80,6 +80,8 @@ impl<'w> Builder<'w> {
 
     fn finish(self) -> Plan {
         let spec = &self.written.spec;
+        let sources: Vec<String> = self.sources.iter().map(|s| s.name.clone()).collect();
+        let exits = stages::exits(&self.operators, &sources, &|of, branch| branch_name(spec, &self.operators[of].name, branch));
         let mut plan = Plan {
             name: spec.pipeline.name.clone(),
             data_dir: PathBuf::from(&spec.pipeline.data_dir),
@@ -90,6 +92,7 @@ impl<'w> Builder<'w> {
             sources: self.sources,
             lookups: self.lookups,
             operators: self.operators,
+            exits,
             tables: self.tables,
             dead_letters: spec.dead_letters.options,
             http: spec.http,
@@ -131,7 +134,7 @@ impl<'w> Builder<'w> {
             schema: schema.clone(),
         });
         let number = self.source_streams.len();
-        Some(Stream { schema, key: common.key.clone(), lane_key: Some(common.key.clone()), sources: vec![number] })
+        Some(Stream { schema, key: common.key.clone(), lane_key: Some(common.key.clone()), sources: vec![number], second: false })
     }
 
     fn captures(&mut self, name: &str, source: &Source) -> Option<Vec<String>> {
@@ -189,7 +192,9 @@ impl<'w> Builder<'w> {
             _ => None,
         };
         let sides = self.streams(inputs)?.into_iter().map(|(_, s)| s.schema.clone()).collect();
-        let given = Given { by_device: self.by_device(&part, &spec.processor, &stream), lookup, sides };
+        let by_device = self.by_device(&part, &spec.processor, &stream);
+        let stage = self.stage(&part, &spec.processor, &stream, by_device);
+        let given = Given { by_device, lookup, sides };
         let build = builder(name, &spec.processor, given, &stream.schema);
         let operator = match build() {
             Ok(operator) => operator,
@@ -200,9 +205,7 @@ impl<'w> Builder<'w> {
             }
         };
         self.warn(&part, &spec.processor, &stream.schema);
-        self.lanes(&part, &spec.processor, &stream);
-        let output = put_out(&spec.processor, &stream, operator.schema());
-        let operator_name = name.clone();
+        let output = Stream { second: stage.is_second(), ..put_out(&spec.processor, &stream, operator.schema()) };
         let planned = PlannedOperator {
             name: name.clone(),
             kind: kind(&spec.processor),
@@ -210,7 +213,8 @@ impl<'w> Builder<'w> {
             input_schema: stream.schema,
             schema: output.schema.clone(),
             sources: output.sources.clone(),
-            build: BuildOperator(Arc::new(move || build().map_err(|e| Error::stop(format!("building operator {operator_name}"), e)))),
+            build: built(name, build),
+            stage,
             identity: match &spec.processor {
                 Processor::Window(options) => options.identity(),
                 _ => None,
@@ -298,7 +302,7 @@ impl<'w> Builder<'w> {
         for input in inputs {
             streams.push(match input {
                 Input::Source(n) => (self.written.spec.sources.get_index(*n)?.0.as_str(), self.source_streams[*n].as_ref()?),
-                Input::Operator(n) | Input::Branch(n, _) => {
+                Input::Operator(n) | Input::Branch(n, _) | Input::Partials(n) => {
                     (self.written.spec.processors.get_index(*n)?.0.as_str(), &self.operator_streams[*n].as_ref()?.1)
                 }
             });
@@ -315,25 +319,34 @@ impl<'w> Builder<'w> {
         }
     }
 
-    /// Rows that an operator must see together have to be in one lane.
-    fn lanes(&mut self, part: &[&str], processor: &Processor, stream: &Stream) {
-        let key = match processor {
-            Processor::Window(o) => &o.key,
-            Processor::Join(o) => &o.key,
-            Processor::Dedupe(o) => &o.key,
-            Processor::Deadband(o) => &o.key,
-            Processor::Rate(o) => &o.key,
-            Processor::Alert(o) => &o.key,
-            Processor::Presence(o) => &o.key,
-            Processor::Anomaly(o) => &o.key,
-            Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) | Processor::Enrich(_) => return,
-        };
-        if !stream.is_split_by(key, self.written.spec.pipeline.lanes.get()) {
-            let lane_key = stream.lane_key.as_ref().map_or("the sources' keys".to_owned(), |k| format!("{k:?}"));
-            let message = format!("rows with the same {key:?} may be in different lanes, since {lane_key} chooses the lane");
-            let hint = "put the source's key columns into this key, or set `lanes = 1` in [pipeline]";
-            self.problems.push(Problem::new(self.written.place(part, "key"), message).hint(hint));
+    /// The lanes that an operator is in: rows that it must see together have to be in one.
+    fn stage(&mut self, part: &[&str], processor: &Processor, stream: &Stream, by_device: Option<ByDevice>) -> Stage {
+        let (lanes, name) = (self.written.spec.pipeline.lanes.get(), part[1]);
+        match processor {
+            _ if stream.second => Stage::Second,
+            _ if keyed(processor).is_none_or(|key| stream.is_split_by(key, lanes)) => Stage::First,
+            Processor::Window(o) if o.splits() && by_device.is_none() => {
+                let (first, second) = ((o.clone(), stream.schema.clone()), (o.clone(), stream.schema.clone()));
+                Stage::Both {
+                    first: built(name, Arc::new(move || processors::window::build_first(&first.0, &first.1))),
+                    second: built(name, Arc::new(move || processors::window::build_second(&second.0, &second.1))),
+                }
+            }
+            _ => {
+                self.whole_rows(part, stream);
+                Stage::Second
+            }
         }
+    }
+
+    /// One lane takes what all lanes have: a price to know of.
+    fn whole_rows(&mut self, part: &[&str], stream: &Stream) {
+        let lane_key = stream.lane_key.as_ref().map_or("the sources' keys".to_owned(), |k| format!("{k:?}"));
+        let message =
+            format!("all of its rows go through one lane of a second stage: {lane_key} chooses the lane of a reading, not this key");
+        let problem = Problem::new(self.written.place(part, "key"), message);
+        let hint = "tumbling, hopping and calendar windows with one pane each are aggregated in every lane first; a key that holds the source's needs no second stage";
+        self.warnings.push(problem.hint(hint));
     }
 
     /// The journal keeps no more of a message than this.
@@ -394,7 +407,10 @@ impl<'w> Builder<'w> {
         });
         for (number, operator) in self.operators.iter_mut().enumerate().filter(|(_, o)| o.kind.has_late()) {
             operator.late = Some(self.tables.len());
-            let schema = tables::late_schema(&operator.input_schema);
+            let schema = match operator.stage {
+                Stage::Both { .. } => tables::late_partials_schema(&operator.input_schema),
+                Stage::First | Stage::Second => tables::late_schema(&operator.input_schema),
+            };
             let first = operator.sources.first().and_then(|s| self.written.spec.sources.get_index(*s));
             let keys = first.map(|(_, s)| s.common.key.clone()).unwrap_or_default();
             self.tables.push(PlannedTable {
@@ -415,9 +431,25 @@ impl<'w> Builder<'w> {
             Input::Source(n) => Some(Input::Source(*n)),
             Input::Operator(n) => self.operator_streams[*n].as_ref().map(|(at, _)| Input::Operator(*at)),
             Input::Branch(n, branch) => self.operator_streams[*n].as_ref().map(|(at, _)| Input::Branch(*at, *branch)),
+            Input::Partials(n) => self.operator_streams[*n].as_ref().map(|(at, _)| Input::Partials(*at)),
         };
         inputs.iter().filter_map(number).collect()
     }
+}
+
+/// The name of a branch, as others read it.
+fn branch_name(spec: &Spec, router: &str, branch: usize) -> String {
+    let names = match spec.processors.get(router).map(|p| &p.processor) {
+        Some(Processor::Route(options)) => options.names(),
+        _ => vec![],
+    };
+    format!("{router}.{}", names.get(branch).copied().unwrap_or_default())
+}
+
+/// As the plan keeps it: what was built once is built again.
+fn built(name: &str, build: Build) -> BuildOperator {
+    let name = name.to_owned();
+    BuildOperator(Arc::new(move || build().map_err(|e| Error::stop(format!("building operator {name}"), e))))
 }
 
 type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
@@ -428,6 +460,21 @@ struct Given {
     lookup: Option<LookupShape>,
     /// The columns of each input.
     sides: Vec<SchemaRef>,
+}
+
+/// The key of rows that must be seen together, where there is one.
+fn keyed(processor: &Processor) -> Option<&[String]> {
+    match processor {
+        Processor::Window(o) => Some(&o.key),
+        Processor::Join(o) => Some(&o.key),
+        Processor::Dedupe(o) => Some(&o.key),
+        Processor::Deadband(o) => Some(&o.key),
+        Processor::Rate(o) => Some(&o.key),
+        Processor::Alert(o) => Some(&o.key),
+        Processor::Presence(o) => Some(&o.key),
+        Processor::Anomaly(o) => Some(&o.key),
+        Processor::Filter(_) | Processor::Map(_) | Processor::Route(_) | Processor::Union(_) | Processor::Enrich(_) => None,
+    }
 }
 
 /// What makes an operator with these options over these columns.

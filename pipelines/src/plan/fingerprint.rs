@@ -24,6 +24,10 @@ pub(super) fn of(plan: &Plan, spec: &Spec) -> Fingerprint {
             parts.insert(format!("processors.{name}.{key}"), value);
         }
     }
+    for operator in plan.operators.iter().filter(|o| o.stage.is_second()) {
+        // Its state is in another lane than without.
+        parts.insert(format!("processors.{}.stage", operator.name), "second".to_owned());
+    }
     for table in &plan.tables {
         columns(&format!("tables.{}", table.name), &table.schema, &mut parts);
     }

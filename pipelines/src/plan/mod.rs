@@ -7,11 +7,13 @@ mod fingerprint;
 mod join;
 mod lookups;
 mod names;
+mod stages;
 mod stream;
 mod tables;
 mod trials;
 
-pub use tables::{dead_letters_schema, late_schema};
+pub use stages::{Part, Placed, PlannedExit, Stage};
+pub use tables::{dead_letters_schema, late_partials_schema, late_schema};
 
 use crate::diagnose::Problems;
 use crate::spec::{DeadLetterOptions, HttpOptions, LimitOptions, ObservabilityOptions, Source, TestOptions, Written};
@@ -49,6 +51,8 @@ pub struct Plan {
     pub lookups: Vec<PlannedLookup>,
     /// The operators; each reads only sources and operators before it.
     pub operators: Vec<PlannedOperator>,
+    /// What lanes have for their second stage; empty where there is none.
+    pub exits: Vec<PlannedExit>,
     /// The tables of the file, then `dead_letters`, then the `late_<operator>`.
     pub tables: Vec<PlannedTable>,
     /// Bounds of the table `dead_letters`.
@@ -110,6 +114,8 @@ pub enum Input {
     Operator(usize),
     /// A branch, by its number, of the route that is the operator of this number.
     Branch(usize, usize),
+    /// The partial aggregates of the window that is the operator of this number.
+    Partials(usize),
 }
 
 impl Input {
@@ -118,7 +124,7 @@ impl Input {
     pub fn operator(&self) -> Option<usize> {
         match self {
             Self::Source(_) => None,
-            Self::Operator(of) | Self::Branch(of, _) => Some(*of),
+            Self::Operator(of) | Self::Branch(of, _) | Self::Partials(of) => Some(*of),
         }
     }
 }
@@ -187,8 +193,10 @@ pub struct PlannedOperator {
     pub schema: SchemaRef,
     /// The sources that reach it, rising.
     pub sources: Vec<usize>,
-    /// Makes one.
+    /// Makes one that sees all rows.
     pub build: BuildOperator,
+    /// Which lanes have it.
+    pub stage: Stage,
     /// The columns that tell one of its windows from another, where a window's rows take the place of each other.
     pub identity: Option<Vec<String>>,
     /// The number of its table of late rows in `Plan::tables`, where it has one.

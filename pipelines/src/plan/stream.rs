@@ -14,6 +14,8 @@ pub(super) struct Stream {
     pub(super) lane_key: Option<Vec<String>>,
     /// The sources that reach them, rising.
     pub(super) sources: Vec<usize>,
+    /// Whether they are in the second stage, where all rows are in one lane.
+    pub(super) second: bool,
 }
 
 impl Stream {
@@ -30,7 +32,8 @@ impl Stream {
         let mut sources: Vec<usize> = inputs.iter().flat_map(|(_, s)| s.sources.iter().copied()).collect();
         sources.sort_unstable();
         sources.dedup();
-        Self { schema, key: first.key.clone(), lane_key, sources }
+        let second = inputs.iter().any(|(_, s)| s.second);
+        Self { schema, key: first.key.clone(), lane_key, sources, second }
     }
 
     /// The rows after `select`, a list of (new column, SQL): a key column goes on where it is taken over as it is.
@@ -40,12 +43,12 @@ impl Stream {
             same.next()
         };
         let lane_key = self.lane_key.as_ref().and_then(|key| key.iter().map(renamed).collect());
-        Self { schema, key: self.key.iter().filter_map(renamed).collect(), lane_key, sources: self.sources.clone() }
+        Self { schema, key: self.key.iter().filter_map(renamed).collect(), lane_key, sources: self.sources.clone(), second: self.second }
     }
 
     /// True if rows that agree in `key` are all in one lane.
     pub(super) fn is_split_by(&self, key: &[String], lanes: u32) -> bool {
-        lanes == 1 || self.holds_lane_key(key)
+        lanes == 1 || self.second || self.holds_lane_key(key)
     }
 
     /// True if rows that agree in `key` agree in what decides their lane: they are of one device.
@@ -62,7 +65,7 @@ mod tests {
 
     fn stream(lane_key: &[&str], source: usize) -> Stream {
         let key: Vec<String> = lane_key.iter().map(|k| (*k).to_owned()).collect();
-        Stream { schema: Arc::new(Schema::empty()), key: key.clone(), lane_key: Some(key), sources: vec![source] }
+        Stream { schema: Arc::new(Schema::empty()), key: key.clone(), lane_key: Some(key), sources: vec![source], second: false }
     }
 
     fn words(of: &[&str]) -> Vec<String> {
@@ -75,6 +78,7 @@ mod tests {
         assert!(rows.is_split_by(&words(&["site", "device"]), 4));
         assert!(!rows.is_split_by(&words(&["site"]), 4));
         assert!(rows.is_split_by(&words(&["site"]), 1));
+        assert!(Stream { second: true, ..rows }.is_split_by(&words(&["site"]), 4));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The columns of the tables that every pipeline has: what could not be used, and what came too late.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use flow::{event_time_field, event_time_type, trail};
+use flow::{EVENT_TIME, event_time_field, event_time_type, trail};
+use processors::window::READINGS;
 use std::sync::Arc;
 
 /// When a late row reached us.
@@ -30,5 +31,19 @@ pub fn late_schema(input: &SchemaRef) -> SchemaRef {
     let mut fields: Vec<_> = input.fields().iter().cloned().collect();
     let added = [Field::new(ARRIVAL, event_time_type(), false), Field::new(trail::TOPIC, DataType::Utf8View, true)];
     fields.extend(added.into_iter().filter(|f| input.index_of(f.name()).is_err()).map(Arc::new));
+    Arc::new(Schema::new(fields))
+}
+
+/// The columns of `late_<operator>` of a window in two stages. A row of the second stage stands for so many `readings` of a group and has
+/// nothing of the columns that are not its key; `readings` is null for a reading itself.
+#[must_use]
+pub fn late_partials_schema(input: &SchemaRef) -> SchemaRef {
+    let late = late_schema(input);
+    let mut fields: Vec<Field> = late.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let ours = [EVENT_TIME, ARRIVAL];
+    fields.iter_mut().filter(|f| !ours.contains(&f.name().as_str())).for_each(|f| f.set_nullable(true));
+    if late.index_of(READINGS).is_err() {
+        fields.push(Field::new(READINGS, DataType::Int64, true));
+    }
     Arc::new(Schema::new(fields))
 }

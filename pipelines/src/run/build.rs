@@ -1,10 +1,13 @@
 //! Makes the lanes of a plan: claims each, loads its operators' state, and wires it to what the process shares.
 
-use crate::plan::{Plan, PlannedOperator, TableKind};
-use crate::run::driver::Shared;
+use crate::plan::{Part, Placed, Plan, PlannedExit, TableKind};
+use crate::run::driver::{Outlet, Shared};
+use crate::run::feed::Feed;
 use crate::run::graph::{Graph, Node};
 use crate::run::lane::{Lane, LaneTable, Parts};
 use crate::run::marks::MovePolicy;
+use crate::run::outlets::Outlets;
+use crate::run::stage::StageFeed;
 use flow::{Result, Span};
 use processors::watermark::Watermark;
 use processors::watermark::WatermarkOptions;
@@ -18,6 +21,7 @@ use storage::durable::create_dir_all;
 use storage::epoch::{Chain, Claimed, EpochStore, LocalEpochs, clean_files, clean_records};
 use storage::hot::HotLimits;
 use storage::options::TableSpec;
+use storage::outbox::outbox_dir;
 use storage::panes::Identity;
 use storage::state::StateStore;
 use storage::view::LiveLane;
@@ -53,11 +57,13 @@ pub(crate) struct Folders {
     pub(crate) journal: PathBuf,
     pub(crate) state: PathBuf,
     pub(crate) warm: PathBuf,
+    pub(crate) outbox: PathBuf,
 }
 
 impl Folders {
     pub(crate) fn of(data_dir: &Path) -> Self {
-        Self { journal: data_dir.join("journal"), state: data_dir.join("state"), warm: data_dir.join("warm") }
+        let [journal, state, warm] = ["journal", "state", "warm"].map(|folder| data_dir.join(folder));
+        Self { journal, state, warm, outbox: outbox_dir(data_dir) }
     }
 }
 
@@ -65,8 +71,8 @@ impl Folders {
 pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
     let folders = Folders::of(&plan.data_dir);
     let limits = |options: &storage::options::HotOptions| HotLimits { age: span(options.age), bytes: options.memory / lane_count(plan) };
-    for table in &plan.tables {
-        let folder = folders.warm.join(&table.name);
+    let warm = plan.tables.iter().map(|table| folders.warm.join(&table.name));
+    for folder in warm.chain([folders.outbox.clone()]) {
         create_dir_all(&*world.disk, &folder).map_err(|e| flow::Error::stop(format!("making {}", folder.display()), e))?;
     }
     Ok(Shared {
@@ -74,12 +80,38 @@ pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
         state: StateStore::open(world.disk.clone(), &folders.state)?,
         state_dir: folders.state,
         warm: folders.warm,
+        outbox: folders.outbox,
         epochs: LocalEpochs::on(world.disk.clone(), &plan.data_dir, &plan.name),
         hot: plan.tables.iter().map(|t| (t.name.clone(), limits(&t.options.hot))).collect(),
         every: plan.epoch,
         world: world.clone(),
         linger: plan.limits.query_time.0 * LINGER_DEADLINES,
     })
+}
+
+/// What a lane is for: the part of the plan that it has, and the exits that it gives rows or reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Role {
+    pub(crate) part: Part,
+    pub(crate) exits: Vec<PlannedExit>,
+}
+
+impl Role {
+    /// The role of the lanes of these sources, which share a log.
+    pub(crate) fn of(plan: &Plan, sources: &[usize]) -> Self {
+        let exits: Vec<_> = plan.exits.iter().filter(|exit| exit.sources.iter().any(|of| sources.contains(of))).cloned().collect();
+        Self { part: if exits.is_empty() { Part::Whole } else { Part::First }, exits }
+    }
+
+    /// A lane that has everything.
+    pub(crate) fn whole() -> Self {
+        Self { part: Part::Whole, exits: vec![] }
+    }
+
+    /// That of the second stage of such lanes; none where they need none.
+    pub(crate) fn second(&self) -> Option<Self> {
+        (self.part == Part::First).then(|| Self { part: Part::Second, exits: vec![] })
+    }
 }
 
 /// A claimed lane before it is wired to a log.
@@ -93,31 +125,43 @@ pub(crate) struct Made {
 }
 
 /// Claims a lane and makes it go on from its newest record.
-pub(crate) fn make(plan: &Plan, shared: &Shared, name: &str, watermark: &WatermarkOptions, incarnation: u64, owner: &str) -> Result<Made> {
+pub(crate) fn make(
+    plan: &Plan,
+    shared: &Shared,
+    name: &str,
+    role: &Role,
+    watermark: &WatermarkOptions,
+    incarnation: u64,
+    owner: &str,
+) -> Result<Made> {
     let claimed = shared.epochs.claim(name, &plan.fingerprint, incarnation, owner)?;
     clean(plan, shared, name, &claimed)?;
     let (header, whole) = (claimed.header.clone(), claimed.whole.clone());
     let mut nodes = vec![];
-    for planned in &plan.operators {
-        let mut operator = planned.build.build()?;
-        operator.load(&mut shared.state.load(&whole.state, &planned.name))?;
-        nodes.push(node(planned, operator));
+    for placed in plan.operators_of(role.part) {
+        let mut operator = placed.build.build()?;
+        operator.load(&mut shared.state.load(&whole.state, &placed.planned.name))?;
+        nodes.push(node(&placed, operator));
     }
     let lane = flow::Lane(name.into());
     let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()));
-    let parts = parts(plan, nodes, watermark, claimed);
+    let parts = parts(plan, role, nodes, watermark, claimed);
     Ok(Made { name: lane, chain: header.chain, record: header.number, positions: whole.positions.clone(), lane: Lane::new(parts)?, live })
 }
 
 /// An operator of the plan as a part of the graph.
-pub(crate) fn node(planned: &PlannedOperator, operator: Box<dyn flow::Operator>) -> Node {
-    Node::new(planned.name.clone(), operator, planned.inputs.clone(), planned.kind.holds_rows())
+pub(crate) fn node(placed: &Placed<'_>, operator: Box<dyn flow::Operator>) -> Node {
+    let Placed { number, planned, inputs, gives, .. } = placed;
+    let mut node = Node::new(*number, planned.name.clone(), operator, inputs.clone(), planned.kind.holds_rows());
+    node.gives = *gives;
+    node
 }
 
 /// What a claimed lane is made of.
-pub(crate) fn parts(plan: &Plan, nodes: Vec<Node>, watermark: &WatermarkOptions, claimed: Claimed) -> Parts {
+pub(crate) fn parts(plan: &Plan, role: &Role, nodes: Vec<Node>, watermark: &WatermarkOptions, claimed: Claimed) -> Parts {
     Parts {
-        graph: Graph::new(nodes, plan.tables.iter().map(|t| t.inputs.clone()).collect()),
+        graph: Graph::new(nodes, plan.tables_of(role.part), role.exits.iter().map(|exit| exit.input).collect()),
+        exits: role.exits.iter().map(|exit| exit.name.clone()).collect(),
         watermark: Watermark::new(watermark),
         sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
         tables: plan.tables.iter().map(|table| lane_table(plan, table)).collect(),
@@ -154,7 +198,7 @@ fn windows(plan: &Plan, table: &crate::plan::PlannedTable) -> BTreeMap<usize, Ar
 fn clean(plan: &Plan, shared: &Shared, name: &str, claimed: &Claimed) -> Result<()> {
     let warm: Vec<PathBuf> = plan.tables.iter().map(|t| shared.warm.join(&t.name)).collect();
     let mut folders: Vec<&Path> = warm.iter().map(PathBuf::as_path).collect();
-    folders.push(&shared.state_dir);
+    folders.extend([shared.state_dir.as_path(), shared.outbox.as_path()]);
     let gone = clean_files(&*shared.world.disk, &shared.epochs, name, claimed.header.generation, &folders)?;
     if !gone.is_empty() {
         tracing::info!(lane = name, files = gone.len(), "removed files of an earlier owner that no record names");
@@ -169,4 +213,36 @@ fn lane_count(plan: &Plan) -> u64 {
 
 fn span(of: Duration) -> Span {
     Span(i64::try_from(of.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Claims the lane of a second stage and wires its log to the lanes that feed it, which are claimed.
+pub(crate) fn make_second(
+    plan: &Plan,
+    shared: &Shared,
+    name: &str,
+    role: &Role,
+    feeders: &[Made],
+    incarnation: u64,
+    owner: &str,
+) -> Result<Option<SecondStage>> {
+    let Some(second) = role.second() else { return Ok(None) };
+    let made = make(plan, shared, name, &second, &WatermarkOptions::default(), incarnation, owner)?;
+    let sealed = feeders.iter().map(|made| (made.name.to_string(), made.lane.chain().whole().clone())).collect();
+    let outlets = Arc::new(Outlets::new(role.exits.clone(), sealed, &|log| made.positions.next(log).0));
+    let feed = StageFeed::new(outlets.clone(), &shared.world, shared.outbox.clone(), &made.positions, made.lane.watermark());
+    Ok(Some(SecondStage { made, feed: Feed::Stage(Box::new(feed)), outlets }))
+}
+
+/// A claimed second stage.
+pub(crate) struct SecondStage {
+    pub(crate) made: Made,
+    pub(crate) feed: Feed,
+    pub(crate) outlets: Arc<Outlets>,
+}
+
+impl SecondStage {
+    /// What the feeder of this number needs.
+    pub(crate) fn outlet(&self, feeder: usize) -> Outlet {
+        Outlet { outlets: self.outlets.clone(), feeder }
+    }
 }

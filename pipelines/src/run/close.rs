@@ -1,4 +1,4 @@
-//! The durable steps of a close: segments and state, then the record, which is the commit. Both wait while the disk is full.
+//! The durable steps of a close: segments, outbox and state, then the record, which is the commit. Both wait while the disk is full.
 
 use crate::run::driver::Shared;
 use crate::run::lane::{Cut, Event, Written};
@@ -7,7 +7,8 @@ use ingest::journal::JournalHandle;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::epoch::{EpochStore, Names, Record, Sealed, Segment, Whole};
+use storage::epoch::{EpochStore, Names, Record, Sealed, StateChange, Whole};
+use storage::outbox::write_exit;
 use storage::warm::{segment_path, write_segment};
 use world::{World, is_full};
 
@@ -36,25 +37,44 @@ pub(crate) async fn write_out(shared: Arc<Shared>, whole: Arc<Whole>, cut: Cut) 
 }
 
 fn write(shared: &Shared, whole: &Whole, cut: &Cut, names: &mut Names) -> Result<Event> {
-    let mut segments = vec![];
-    let state =
-        write_segments(shared, cut, names, &mut segments).and_then(|()| Ok(shared.state.finish(&cut.state, &whole.state, names)?));
-    if state.is_err() {
-        for (table, segment) in &segments {
-            // No record names it; what stays goes at the next claim.
-            let _ = shared.world.disk.remove(&segment_path(&shared.warm, &shared.specs[*table].name, &segment.file));
+    let mut written = Written { segments: vec![], exits: vec![], state: StateChange::default() };
+    let all = write_segments(shared, cut, names, &mut written)
+        .and_then(|()| write_exits(shared, cut, names, &mut written))
+        .and_then(|()| Ok(shared.state.finish(&cut.state, &whole.state, names)?));
+    match all {
+        Ok(state) => Ok(Event::Written(Written { state, ..written })),
+        Err(error) => {
+            remove(shared, &written);
+            Err(error)
         }
     }
-    Ok(Event::Written(Written { state: state?, segments }))
 }
 
-fn write_segments(shared: &Shared, cut: &Cut, names: &mut Names, segments: &mut Vec<(usize, Segment)>) -> Result<()> {
+/// No record names the files; what stays goes at the next claim.
+fn remove(shared: &Shared, written: &Written) {
+    for (table, segment) in &written.segments {
+        let _ = shared.world.disk.remove(&segment_path(&shared.warm, &shared.specs[*table].name, &segment.file));
+    }
+    for (_, file) in &written.exits {
+        let _ = shared.world.disk.remove(&shared.outbox.join(&file.file));
+    }
+}
+
+fn write_exits(shared: &Shared, cut: &Cut, names: &mut Names, written: &mut Written) -> Result<()> {
+    for exit in &cut.exits {
+        let name = names.next("outbox");
+        written.exits.push((exit.exit.clone(), write_exit(&*shared.world.disk, &shared.outbox, &name, exit)?));
+    }
+    Ok(())
+}
+
+fn write_segments(shared: &Shared, cut: &Cut, names: &mut Names, written: &mut Written) -> Result<()> {
     for (table, rows) in &cut.tables {
         let spec = &shared.specs[*table];
         let name = names.next("parquet");
         let folder = shared.warm.join(&spec.name);
         if let Some(segment) = write_segment(&*shared.world.disk, &folder, &name, spec, cut.epoch.0, rows)? {
-            segments.push((*table, segment));
+            written.segments.push((*table, segment));
         }
     }
     Ok(())

@@ -4,8 +4,8 @@
 //! brokers, queries and metrics; a simulation polls the same futures in an order of its own, over a disk of its own.
 
 use crate::plan::Plan;
-use crate::run::build::{self, Folders, Made};
-use crate::run::driver::{Command, Driver, JournalLane, Shared};
+use crate::run::build::{self, Folders, Made, Role, SecondStage};
+use crate::run::driver::{Command, Driver, JournalLane, Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
 use crate::run::instance::Handle;
@@ -38,7 +38,16 @@ pub type Task = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 pub(crate) struct JournalLanes {
     pub(crate) journal: Journal,
     pub(crate) writing: Pin<Box<dyn Future<Output = ()> + Send>>,
-    pub(crate) lanes: Vec<(Made, Feed, JournalLane)>,
+    pub(crate) lanes: Vec<JournalMade>,
+    pub(crate) second: Option<SecondStage>,
+}
+
+/// A claimed lane of the journal.
+pub(crate) struct JournalMade {
+    pub(crate) made: Made,
+    pub(crate) feed: Feed,
+    pub(crate) journal: JournalLane,
+    pub(crate) outlet: Option<Outlet>,
 }
 
 /// Opens the journal and claims its lanes: of a journal that is there first the lanes, since their records tell where to begin.
@@ -46,7 +55,9 @@ pub(crate) fn open_journal(plan: &Plan, shared: &Shared, incarnation: u64) -> Re
     let (lanes, world) = (plan.lanes, &shared.world);
     let folder = Folders::of(&plan.data_dir).journal;
     let watermark = build::journal_watermark(plan);
-    let make = |id: &str, n: u32| build::make(plan, shared, &format!("{id}/{n}"), &watermark, incarnation, "local");
+    let journaled: Vec<usize> = (0..plan.sources.len()).filter(|source| plan.sources[*source].is_journaled()).collect();
+    let role = Role::of(plan, &journaled);
+    let make = |id: &str, n: u32| build::make(plan, shared, &format!("{id}/{n}"), &role, &watermark, incarnation, "local");
     let mut made = match Journal::peek_on(world, &folder)? {
         Some(id) => (0..lanes).map(|n| make(&id, n)).collect::<Result<Vec<_>>>()?,
         None => vec![],
@@ -62,21 +73,51 @@ pub(crate) fn open_journal(plan: &Plan, shared: &Shared, incarnation: u64) -> Re
     }
     let numbers: HashMap<Arc<str>, usize> = plan.sources.iter().enumerate().map(|(i, s)| (s.name.as_str().into(), i)).collect();
     let sealed: Arc<Vec<AtomicU64>> = Arc::new(from.iter().map(|o| AtomicU64::new(o.0)).collect());
-    let wired = (0..lanes).zip(made).zip(receive).map(|((number, made), deliveries)| {
-        let feed = Feed::Journal { id: id.clone(), sources: numbers.clone(), deliveries };
-        (made, feed, JournalLane { number, handle: handle.clone(), sealed: sealed.clone() })
+    let second = build::make_second(plan, shared, &format!("{id}/stage"), &role, &made, incarnation, "local")?;
+    let wired = (0..lanes).zip(made).zip(receive).map(|((number, made), deliveries)| JournalMade {
+        made,
+        feed: Feed::Journal { id: id.clone(), sources: numbers.clone(), deliveries },
+        journal: JournalLane { number, handle: handle.clone(), sealed: sealed.clone() },
+        outlet: second.as_ref().map(|stage| stage.outlet(number as usize)),
     });
     let lanes = wired.collect();
-    Ok(JournalLanes { journal, writing: Box::pin(writing), lanes })
+    Ok(JournalLanes { journal, writing: Box::pin(writing), lanes, second })
+}
+
+/// What a lane is wired to.
+pub(crate) struct Wiring {
+    pub(crate) feed: Feed,
+    pub(crate) journal: Option<JournalLane>,
+    pub(crate) outlet: Option<Outlet>,
+    /// Whether its open windows close when its input ends.
+    pub(crate) flush: bool,
 }
 
 /// A lane's shell and the way to it.
-pub(crate) fn wire(plan: &Plan, shared: &Arc<Shared>, made: Made, feed: Feed, journal: Option<JournalLane>) -> (Handle, Driver) {
+pub(crate) fn wire(shared: &Arc<Shared>, made: Made, wiring: Wiring) -> (Handle, Driver) {
     let (commands, receive) = mpsc::channel(DELIVERIES);
     let status = Arc::new(LaneStatus::new(made.record));
-    let flush = !matches!(&feed, Feed::Files { source, .. } if keeps_windows(&plan.sources[*source].kind));
-    let handle = Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush };
-    (handle, Driver { lane: made.lane, feed, journal, commands: receive, shared: shared.clone(), live: made.live, status, lookups: vec![] })
+    let Wiring { feed, journal, outlet, flush } = wiring;
+    let second = matches!(feed, Feed::Stage(_));
+    let handle = Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush, second };
+    let (lane, live, shared) = (made.lane, made.live, shared.clone());
+    (handle, Driver { lane, feed, journal, outlet, commands: receive, shared, live, status, lookups: vec![] })
+}
+
+/// Tells lanes that their input is at its end, first those that others read; resolves when all is sealed and moved.
+pub(crate) async fn end(lanes: Vec<Handle>) {
+    for second in [false, true] {
+        let mut told = vec![];
+        for lane in lanes.iter().filter(|lane| lane.second == second) {
+            let (tell, answer) = oneshot::channel();
+            // A lane that has ended says why itself.
+            let _ = lane.commands.send(Command::End { flush: lane.flush, tell }).await;
+            told.push(answer);
+        }
+        for answer in told {
+            let _ = answer.await;
+        }
+    }
 }
 
 /// The connections of the MQTT sources, numbered as producers of the journal, each with its source's number.
@@ -103,7 +144,7 @@ pub(crate) fn mqtt_sources(plan: &Plan) -> Result<Vec<(usize, MqttSource)>> {
 }
 
 /// Whether a file source's windows stay open for a later run.
-fn keeps_windows(source: &Source) -> bool {
+pub(crate) fn keeps_windows(source: &Source) -> bool {
     matches!(source, Source::File(options) if options.on_end == ingest::file::OnEnd::Keep)
 }
 
@@ -146,7 +187,7 @@ impl Core {
     ) -> Result<(Self, Vec<(String, Task)>)> {
         let lock = DirectoryLock::take(&*world.disk, &plan.data_dir)?;
         let shared = Arc::new(build::shared(plan, world)?);
-        let JournalLanes { journal, writing, lanes: opened } = open_journal(plan, &shared, incarnation)?;
+        let JournalLanes { journal, writing, lanes: opened, second } = open_journal(plan, &shared, incarnation)?;
         let (live, mut lanes) = (Live::default(), vec![]);
         let of_it = journal.handle();
         let mut tasks: Vec<(String, Task)> = vec![(
@@ -156,12 +197,17 @@ impl Core {
                 Err(Error::new(Remedy::Stop, format!("the journal has ended: {}", of_it.failed().as_deref().unwrap_or("it was closed"))))
             }),
         )];
-        for (made, feed, of_journal) in opened {
+        let mut add = |name: String, made: Made, wiring: Wiring| {
             live.add(made.live.clone());
-            let number = of_journal.number;
-            let (handle, driver) = wire(plan, &shared, made, feed, Some(of_journal));
+            let (handle, driver) = wire(&shared, made, wiring);
             lanes.push(handle);
-            tasks.push((format!("lane {number}"), Box::pin(driver.run())));
+            tasks.push((name, Box::pin(driver.run())));
+        };
+        for JournalMade { made, feed, journal, outlet } in opened {
+            add(format!("lane {}", journal.number), made, Wiring { feed, journal: Some(journal), outlet, flush: true });
+        }
+        if let Some(SecondStage { made, feed, .. }) = second {
+            add("second stage".into(), made, Wiring { feed, journal: None, outlet: None, flush: true });
         }
         let hurry = Arc::new(AtomicBool::new(false));
         let moves = Moves {
@@ -227,18 +273,6 @@ impl Core {
     /// Closes all windows, seals all epochs and moves all that may move; resolves when that is done. The sources must have stopped.
     pub fn end(&self) -> impl Future<Output = ()> + Send + 'static {
         self.hurry.store(true, Ordering::Relaxed);
-        let lanes = self.lanes.clone();
-        async move {
-            let mut told = vec![];
-            for lane in &lanes {
-                let (tell, answer) = oneshot::channel();
-                // A lane that has ended says why itself.
-                let _ = lane.commands.send(Command::End { flush: lane.flush, tell }).await;
-                told.push(answer);
-            }
-            for answer in told {
-                let _ = answer.await;
-            }
-        }
+        end(self.lanes.clone())
     }
 }

@@ -5,11 +5,12 @@
 use crate::run::close::{seal, write_out};
 use crate::run::feed::{Feed, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
+use crate::run::outlets::Outlets;
 use crate::run::status::LaneStatus;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::max;
 use arrow::datatypes::TimestampMicrosecondType;
-use flow::{EVENT_TIME, Epoch, LookupVersion, Metric, Offset, Result, Span};
+use flow::{EVENT_TIME, Epoch, EventTime, LookupVersion, Metric, Offset, Result, Span};
 use ingest::journal::JournalHandle;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) world: World,
     pub(crate) specs: Vec<Arc<TableSpec>>,
     pub(crate) warm: PathBuf,
+    pub(crate) outbox: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) state: StateStore,
     pub(crate) epochs: LocalEpochs,
@@ -60,6 +62,7 @@ impl Shared {
         match gone {
             Gone::Segment { table, file } => self.warm.join(table).join(file),
             Gone::State { file } => self.state_dir.join(file),
+            Gone::Outbox { file } => self.outbox.join(file),
         }
     }
 }
@@ -72,11 +75,19 @@ pub(crate) struct JournalLane {
     pub(crate) sealed: Arc<Vec<AtomicU64>>,
 }
 
+/// What a lane of a first stage needs to show its second one what is sealed.
+pub(crate) struct Outlet {
+    pub(crate) outlets: Arc<Outlets>,
+    /// Its number among the lanes.
+    pub(crate) feeder: usize,
+}
+
 /// A lane with everything it touches.
 pub(crate) struct Driver {
     pub(crate) lane: Lane,
     pub(crate) feed: Feed,
     pub(crate) journal: Option<JournalLane>,
+    pub(crate) outlet: Option<Outlet>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) live: Arc<LiveLane>,
@@ -99,8 +110,8 @@ struct Progress {
     must_close: bool,
     /// Nothing is read, and no result is shown, until this epoch is sealed: what began it stands in no log.
     hold: Option<Epoch>,
-    /// Results that wait for that seal.
-    withheld: Vec<Action>,
+    /// Results that wait for the seal of their epoch.
+    withheld: Vec<(Epoch, Action)>,
     ended: bool,
     stopping: bool,
     /// Who waits for the end, before the log is taken to its end and after.
@@ -129,7 +140,7 @@ impl Driver {
             doomed: vec![],
         };
         for action in self.lane.begin()? {
-            self.perform(action, &mut progress)?;
+            self.show(action)?;
         }
         for version in std::mem::take(&mut self.lookups) {
             self.step_unlogged(Event::Lookup { log: None, version }, &mut progress)?;
@@ -145,8 +156,11 @@ impl Driver {
                 }
                 progress.must_close = true;
             }
+            // The results of a second stage wait for their seal: it comes when there is nothing else to do.
+            progress.must_close |= self.is_stage() && !progress.withheld.is_empty() && progress.close.is_none() && !self.behind();
             if self.is_due(&progress) {
-                self.step(Event::Close { now: self.world().now(), floors: self.floors() }, &mut progress)?;
+                let (now, floors, taken) = (self.world().now(), self.floors(), self.taken());
+                self.step(Event::Close { now, floors, taken }, &mut progress)?;
                 progress.must_close = false;
             }
             if progress.close.is_none() && !self.lane.dirty() {
@@ -224,7 +238,12 @@ impl Driver {
             Command::Moved { table, number } => {
                 progress.must_close |= self.lane.note_moved(table, number);
             }
-            Command::End { flush, tell } => progress.end_wanted.push((flush, tell)),
+            Command::End { flush, tell } => {
+                if let (Feed::Stage(stage), true) = (&mut self.feed, flush) {
+                    stage.end();
+                }
+                progress.end_wanted.push((flush, tell));
+            }
             Command::Lookup(version) => self.step_unlogged(Event::Lookup { log: None, version }, progress)?,
             Command::Stop => progress.stopping = true,
         }
@@ -234,15 +253,29 @@ impl Driver {
     fn is_due(&self, progress: &Progress) -> bool {
         let asked =
             progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
-        let worth =
-            self.lane.dirty() || (self.since(progress.last_close) >= LOOK && self.lane.wants_to_mark(self.world().now(), &self.floors()));
+        let useful = || self.lane.wants_to_mark(self.world().now(), &self.floors()) || self.lane.wants_to_release(&self.taken());
+        let worth = self.lane.dirty() || (self.since(progress.last_close) >= LOOK && useful());
         progress.close.is_none() && worth && asked
     }
 
     /// Whether the log holds something that the lane has not taken. A reader of files drops its queue when it has handed out all.
-    fn behind(&self) -> bool {
+    fn behind(&mut self) -> bool {
+        if let Feed::Stage(stage) = &mut self.feed {
+            return stage.is_behind();
+        }
         let Some(journal) = &self.journal else { return true };
         self.lane.positions().0.first().map_or(Offset(0), |p| p.next) < journal.handle.durable()
+    }
+
+    /// Whether it reads what other lanes have sealed. What it would do after a crash with rows that it has not sealed depends on how far
+    /// those are by then, so nothing of an epoch is shown before its seal.
+    fn is_stage(&self) -> bool {
+        matches!(self.feed, Feed::Stage(_))
+    }
+
+    /// How many rows of each exit the second stage has taken for good.
+    fn taken(&self) -> Vec<u64> {
+        self.outlet.as_ref().map(|of| of.outlets.taken(of.feeder)).unwrap_or_default()
     }
 
     fn floors(&self) -> Vec<u64> {
@@ -257,6 +290,9 @@ impl Driver {
     async fn look(&mut self, progress: &mut Progress) -> Result<()> {
         self.status.show(&self.lane);
         self.live.watermark(self.lane.watermark());
+        if let Feed::Stage(stage) = &self.feed {
+            stage.outlets.want(self.lane.next_timer());
+        }
         self.evict(progress);
         let now = self.world().elapsed();
         for (_, path) in progress.doomed.extract_if(.., |(at, _)| now.saturating_sub(*at) >= self.shared.linger) {
@@ -267,11 +303,21 @@ impl Driver {
         self.look_for_silence(progress).await
     }
 
+    /// The least watermark at which an operator would act, here or in the second stage, which waits for all of its lanes.
+    fn next_timer(&self) -> Option<EventTime> {
+        let wanted = self.outlet.as_ref().and_then(|of| of.outlets.wanted());
+        wanted.filter(|w| *w > self.lane.watermark()).into_iter().chain(self.lane.next_timer()).min()
+    }
+
     /// Moves the watermark on when the lane has been silent for so long that an operator would act.
     async fn look_for_silence(&mut self, progress: &mut Progress) -> Result<()> {
+        if self.is_stage() {
+            // The silence of its lanes is theirs to tell.
+            return Ok(());
+        }
         let busy = progress.close.is_some() || progress.hold.is_some() || progress.tick.is_some() || progress.stopping || progress.ended;
         let Some(silent) = (if busy { None } else { self.silence(progress) }) else { return Ok(()) };
-        let (Some(to), Some(timer)) = (self.lane.silent(silent), self.lane.next_timer()) else { return Ok(()) };
+        let (Some(to), Some(timer)) = (self.lane.silent(silent), self.next_timer()) else { return Ok(()) };
         if to < timer {
             return Ok(());
         }
@@ -284,9 +330,10 @@ impl Driver {
     }
 
     /// How long the lane has had nothing to read; none while something waits for it.
-    fn silence(&self, progress: &Progress) -> Option<Span> {
+    fn silence(&mut self, progress: &Progress) -> Option<Span> {
+        let behind = self.behind();
         let silent = match &self.journal {
-            Some(_) if self.behind() => return None,
+            Some(_) if behind => return None,
             Some(_) => self.since(progress.last_input),
             None => self.since(progress.caught_up.filter(|_| self.feed.is_empty())?).min(self.since(progress.last_input)),
         };
@@ -310,10 +357,13 @@ impl Driver {
 
     fn perform(&mut self, action: Action, progress: &mut Progress) -> Result<()> {
         match action {
-            Action::Show { .. } | Action::ShowPanes { .. } if progress.hold.is_some() => progress.withheld.push(action),
-            Action::Show { epoch, table, rows, of } => self.show(epoch, table, rows, of)?,
-            Action::ShowPanes { table, of, rows } => {
-                self.live.put_panes(&self.shared.specs[table].name, of, rows, self.lane.identity(table, of))?;
+            Action::Show { .. } | Action::ShowPanes { .. } => {
+                let waits = progress.hold.is_some() || (self.is_stage() && !planted(Bug::StageShownBeforeSeal));
+                if waits {
+                    progress.withheld.push((self.lane.epoch(), action));
+                } else {
+                    self.show(action)?;
+                }
             }
             Action::Write(cut) => {
                 progress.last_close = self.world().elapsed();
@@ -326,8 +376,18 @@ impl Driver {
         Ok(())
     }
 
+    fn show(&self, action: Action) -> Result<()> {
+        match action {
+            Action::Show { epoch, table, rows, of } => self.show_rows(epoch, table, rows, of),
+            Action::ShowPanes { table, of, rows } => {
+                self.live.put_panes(&self.shared.specs[table].name, of, rows, self.lane.identity(table, of))
+            }
+            Action::Write(_) | Action::Seal(_) | Action::Publish { .. } => unreachable!("only rows are shown"),
+        }
+    }
+
     /// From here on queries see the rows.
-    fn show(&self, epoch: Epoch, table: usize, rows: RecordBatch, of: Option<usize>) -> Result<()> {
+    fn show_rows(&self, epoch: Epoch, table: usize, rows: RecordBatch, of: Option<usize>) -> Result<()> {
         let newest = rows.column_by_name(EVENT_TIME).and_then(|times| max(times.as_primitive::<TimestampMicrosecondType>()));
         if let Some(newest) = newest {
             metrics::histogram!(Metric::EndToEnd.name()).record((self.world().now().0 - newest) as f64 / 1e6);
@@ -345,17 +405,21 @@ impl Driver {
     fn publish(&mut self, epoch: Epoch, gone: Vec<Gone>, progress: &mut Progress) -> Result<()> {
         metrics::histogram!(Metric::EpochClose.name()).record(self.since(progress.last_close).as_secs_f64());
         progress.hold = progress.hold.filter(|held| *held > epoch);
-        if progress.hold.is_none() {
-            // In hot before the seal is seen, so that no query misses them.
-            for action in std::mem::take(&mut progress.withheld) {
-                self.perform(action, progress)?;
-            }
+        // In hot before the seal is seen, so that no query misses them.
+        for (_, action) in progress.withheld.extract_if(.., |(of, _)| *of <= epoch) {
+            self.show(action)?;
         }
         let whole = self.lane.chain().whole().clone();
         let now = self.world().elapsed();
         self.live.seal(epoch.0, whole.clone(), self.world().now());
         progress.doomed.extend(gone.into_iter().map(|gone| (now, self.shared.path(gone))));
         self.status.sealed(epoch, &whole);
+        if let Feed::Stage(stage) = &self.feed {
+            stage.sealed(&whole.positions);
+        }
+        if let Some(of) = &self.outlet {
+            of.outlets.seal(of.feeder, whole.clone());
+        }
         if let Some(journal) = &self.journal {
             let id = journal.handle.id();
             let sealed = if planted(Bug::LogReleasedBeforeSeal) { self.lane.positions() } else { &whole.positions };

@@ -1,6 +1,7 @@
-//! What a lane reads, as events: deliveries of the journal, or rows of files.
+//! What a lane reads, as events: deliveries of the journal, rows of files, or what other lanes have sealed for it.
 
 use crate::run::lane::Event;
+use crate::run::stage::StageFeed;
 use flow::{Batch, Error, EventTime, Offset, Position, Remedy, Result, WallTime};
 use ingest::journal::{Body, Delivery};
 use ingest::rejected::Rejected;
@@ -25,6 +26,8 @@ pub(crate) enum Feed {
     Journal { id: Arc<str>, sources: HashMap<Arc<str>, usize>, deliveries: mpsc::Receiver<Delivery> },
     /// The files of one source.
     Files { source: usize, deliveries: mpsc::Receiver<FileDelivery> },
+    /// What the lanes of a first stage have sealed.
+    Stage(Box<StageFeed>),
 }
 
 impl Feed {
@@ -33,6 +36,7 @@ impl Feed {
         match self {
             Self::Journal { deliveries, .. } => deliveries.is_empty(),
             Self::Files { deliveries, .. } => deliveries.is_empty(),
+            Self::Stage(_) => false,
         }
     }
 
@@ -47,6 +51,7 @@ impl Feed {
                 events.push(Event::Progress { log: id.clone(), next });
                 Ok(Some(events))
             }
+            Self::Stage(stage) => stage.next().await.map(Some),
             Self::Files { source, deliveries } => Ok(deliveries.recv().await.map(|delivery| file_events(*source, delivery))),
         }
     }

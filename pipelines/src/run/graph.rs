@@ -4,14 +4,19 @@
 //! whatever a window puts out at a watermark reaches the next operator before that watermark does.
 
 use crate::plan::Input;
+use crate::run::exits;
 use crate::run::tally::Tally;
 use flow::{Batch, Count, DeadLetters, EventTime, LookupVersion, Operator, Output, Result, Span};
 
 /// One operator and what stands between its calls.
 pub(crate) struct Node {
+    /// The operator's number in the plan.
+    pub(crate) number: usize,
     pub(crate) name: String,
     pub(crate) operator: Box<dyn Operator>,
     pub(crate) inputs: Vec<Input>,
+    /// What others call its rows.
+    pub(crate) gives: Input,
     pub(crate) tally: Tally,
     watermark: EventTime,
     passed_on: EventTime,
@@ -20,9 +25,10 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(name: String, operator: Box<dyn Operator>, inputs: Vec<Input>, holds_rows: bool) -> Self {
+    pub(crate) fn new(number: usize, name: String, operator: Box<dyn Operator>, inputs: Vec<Input>, holds_rows: bool) -> Self {
         let tally = Tally { holds_rows, ..Tally::default() };
-        Self { name, operator, inputs, tally, watermark: EventTime::MIN, passed_on: EventTime::MIN, inbox: vec![] }
+        let (gives, watermark) = (Input::Operator(number), EventTime::MIN);
+        Self { number, name, operator, inputs, gives, tally, watermark, passed_on: watermark, inbox: vec![] }
     }
 }
 
@@ -46,30 +52,56 @@ pub(crate) struct Emitted {
     pub(crate) late: Vec<(usize, Batch)>,
     /// Rows that could not be used.
     pub(crate) dead: Vec<DeadLetters>,
+    /// Rows for the second stage, by the number of the exit, with their marks.
+    pub(crate) exits: Vec<(usize, Batch, Vec<i64>)>,
 }
 
-/// The operators in topological order, and the inputs of each table.
+/// The operators in topological order, and the inputs of each table and exit.
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
     tables: Vec<Vec<Input>>,
+    exits: Vec<Input>,
+    /// The watermark of what comes from outside.
+    watermark: EventTime,
 }
 
 impl Graph {
-    /// Wires operators (each reading only sources and earlier operators) and tables.
-    pub(crate) fn new(nodes: Vec<Node>, tables: Vec<Vec<Input>>) -> Self {
-        for (index, node) in nodes.iter().enumerate() {
-            let earlier = |input: &Input| input.operator().is_none_or(|of| of < index);
+    /// Wires operators (each reading only what comes from outside and earlier operators), tables and exits.
+    pub(crate) fn new(nodes: Vec<Node>, tables: Vec<Vec<Input>>, exits: Vec<Input>) -> Self {
+        let graph = Self { nodes, tables, exits, watermark: EventTime::MIN };
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let earlier = |input: &Input| graph.giver(*input).is_none_or(|of| of < index);
             assert!(node.inputs.iter().all(earlier), "operator {} reads a later one", node.name);
         }
-        Self { nodes, tables }
+        graph
     }
 
-    /// Takes rows of a source (none for a watermark alone) and moves every operator on to watermark `w`.
-    pub(crate) fn pass(&mut self, rows: Option<(usize, Batch)>, w: EventTime, emitted: &mut Emitted) -> Result<()> {
-        if let Some((source, batch)) = rows {
-            self.deliver(Input::Source(source), batch, emitted);
+    /// Takes rows from outside (none for a watermark alone) and moves every operator on to watermark `w`.
+    pub(crate) fn pass(&mut self, rows: Option<(Input, Batch)>, w: EventTime, emitted: &mut Emitted) -> Result<()> {
+        let before = std::mem::replace(&mut self.watermark, w);
+        if let Some((from, batch)) = rows {
+            self.deliver(from, batch, (before, w), emitted);
         }
         self.run_all(w, false, emitted)
+    }
+
+    /// Whether rows themselves leave for the second stage: their marks must be exact.
+    pub(crate) fn has_row_exits(&self) -> bool {
+        self.exits.iter().any(|exit| !matches!(exit, Input::Partials(_)))
+    }
+
+    /// The watermark of an exit: no row that leaves later has a lower mark.
+    pub(crate) fn frontier(&self, exit: usize) -> EventTime {
+        self.giver(self.exits[exit]).map_or(self.watermark, |node| self.nodes[node].passed_on)
+    }
+
+    /// The place among the nodes of what gives these rows; none for what comes from outside.
+    fn giver(&self, input: Input) -> Option<usize> {
+        let of = match input {
+            Input::Branch(of, _) => Input::Operator(of),
+            other => other,
+        };
+        self.nodes.iter().position(|node| node.gives == of)
     }
 
     /// Gives every operator a new version of a lookup table, for the rows that follow.
@@ -84,12 +116,14 @@ impl Graph {
 
     fn run_all(&mut self, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<()> {
         for index in 0..self.nodes.len() {
+            let (gives, number, before) = (self.nodes[index].gives, self.nodes[index].number, self.nodes[index].passed_on);
             let outputs = self.run(index, w, ended, emitted)?;
+            let moved = (before, self.nodes[index].passed_on);
             for out in outputs {
                 match out {
-                    Out::Rows(batch) => self.deliver(Input::Operator(index), batch, emitted),
-                    Out::Branch(branch, batch) => self.deliver(Input::Branch(index, branch), batch, emitted),
-                    Out::Pane(batch) => self.store(Input::Operator(index), &batch, true, emitted),
+                    Out::Rows(batch) => self.deliver(gives, batch, moved, emitted),
+                    Out::Branch(branch, batch) => self.deliver(Input::Branch(number, branch), batch, moved, emitted),
+                    Out::Pane(batch) => self.store(gives, &batch, true, emitted),
                 }
             }
         }
@@ -112,16 +146,24 @@ impl Graph {
         let mut lags: Vec<Span> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let behind = |of: usize| Span(lags[of].0.saturating_add(self.nodes[of].operator.lag().0));
-            lags.push(node.inputs.iter().filter_map(|input| input.operator()).map(behind).max().unwrap_or(Span(0)));
+            lags.push(node.inputs.iter().filter_map(|input| self.giver(*input)).map(behind).max().unwrap_or(Span(0)));
         }
         lags
     }
 
-    /// Sets every operator's watermark after its state was loaded, so that nothing fires twice.
+    /// Tells every operator, after its state was loaded, the watermark at which it was saved, so that nothing fires twice. Also the
+    /// watermark of a lane that has none yet: the next one may close windows.
     pub(crate) fn restore(&mut self, w: EventTime) -> Result<()> {
+        self.watermark = w;
         let mut nothing = Emitted::default();
-        self.pass(None, w, &mut nothing)?;
-        assert!(nothing.tables.is_empty(), "a restored operator put out rows of before its save");
+        for index in 0..self.nodes.len() {
+            let reached = self.reached(index, w);
+            let node = &mut self.nodes[index];
+            let mut sink = Sink { node: node.number, tally: &mut node.tally, rows: vec![], emitted: &mut nothing };
+            node.watermark = reached;
+            node.passed_on = node.operator.on_watermark(reached, &mut sink)?;
+            assert!(sink.rows.is_empty(), "a restored operator put out rows of before its save");
+        }
         Ok(())
     }
 
@@ -130,22 +172,22 @@ impl Graph {
         let mut emitted = Emitted::default();
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
-            let mut sink = Sink { node: index, tally: &mut node.tally, rows: vec![], emitted: &mut emitted };
+            let (number, gives) = (node.number, node.gives);
+            let mut sink = Sink { node: number, tally: &mut node.tally, rows: vec![], emitted: &mut emitted };
             node.operator.panes(&mut sink)?;
             let panes = sink.rows;
             for out in panes {
                 let Out::Pane(batch) = out else { panic!("operator {index} put out rows that are not to be revised") };
-                self.store(Input::Operator(index), &batch, true, &mut emitted);
+                self.store(gives, &batch, true, &mut emitted);
             }
         }
         Ok(emitted)
     }
 
     fn run(&mut self, index: usize, w: EventTime, ended: bool, emitted: &mut Emitted) -> Result<Vec<Out>> {
-        let reached = self.nodes[index].inputs.iter().map(|input| input.operator().map_or(w, |of| self.nodes[of].passed_on));
-        let reached = reached.min().unwrap_or(w);
+        let reached = self.reached(index, w);
         let node = &mut self.nodes[index];
-        let mut sink = Sink { node: index, tally: &mut node.tally, rows: vec![], emitted };
+        let mut sink = Sink { node: node.number, tally: &mut node.tally, rows: vec![], emitted };
         for (input, batch) in node.inbox.drain(..) {
             sink.tally.input += batch.len() as u64;
             node.operator.on_input(input, batch, &mut sink)?;
@@ -160,10 +202,20 @@ impl Graph {
         Ok(sink.rows)
     }
 
-    fn deliver(&mut self, from: Input, batch: Batch, emitted: &mut Emitted) {
+    /// The watermark of what a node reads.
+    fn reached(&self, index: usize, w: EventTime) -> EventTime {
+        let inputs = self.nodes[index].inputs.iter();
+        inputs.map(|input| self.giver(*input).map_or(w, |of| self.nodes[of].passed_on)).min().unwrap_or(w)
+    }
+
+    /// Gives rows to whoever reads them. `moved`: the watermark of what they come from, before and after.
+    fn deliver(&mut self, from: Input, batch: Batch, moved: (EventTime, EventTime), emitted: &mut Emitted) {
         for node in &mut self.nodes {
             let places = node.inputs.iter().enumerate().filter(|(_, input)| **input == from);
             node.inbox.extend(places.map(|(place, _)| (place, batch.clone())));
+        }
+        if let Some(exit) = self.exits.iter().position(|exit| *exit == from) {
+            emitted.exits.push((exit, batch.clone(), exits::marks(&batch, moved.0, moved.1)));
         }
         self.store(from, &batch, false, emitted);
     }
@@ -256,24 +308,54 @@ mod tests {
     fn a_stream_that_is_joined_with_itself_arrives_on_both_sides() {
         let schema = batch(&[1]).rows().schema();
         let options = serde_json::from_value(serde_json::json!({ "key": ["value"], "select": { "other": "right.value" } })).unwrap();
-        let join = Node::new("join".into(), join::build(&options, &schema, &schema).unwrap(), vec![Input::Source(0); 2], true);
-        let mut graph = Graph::new(vec![join], vec![vec![Input::Operator(0)]]);
+        let join = Node::new(0, "join".into(), join::build(&options, &schema, &schema).unwrap(), vec![Input::Source(0); 2], true);
+        let mut graph = Graph::new(vec![join], vec![vec![Input::Operator(0)]], vec![]);
         let mut emitted = Emitted::default();
-        graph.pass(Some((0, batch(&[4, 5]))), EventTime(2), &mut emitted).unwrap();
+        graph.pass(Some((Input::Source(0), batch(&[4, 5]))), EventTime(2), &mut emitted).unwrap();
         assert_eq!(emitted.tables.iter().flat_map(|t| t.batch.times().to_vec()).collect::<Vec<_>>(), [1, 2], "each with itself");
         assert_eq!((graph.nodes[0].tally.input, graph.nodes[0].tally.taken, graph.nodes[0].tally.unaccounted()), (4, 4, 0));
+    }
+
+    /// The state of a lane that has none.
+    struct Nothing;
+
+    impl flow::StateReader for Nothing {
+        fn parts(&self) -> Vec<String> {
+            vec![]
+        }
+
+        fn read(&mut self, _: &str) -> Result<Vec<RecordBatch>> {
+            Ok(vec![])
+        }
+    }
+
+    #[test]
+    fn the_first_rows_of_a_lane_may_close_windows() {
+        let schema = batch(&[1]).rows().schema();
+        let options = serde_json::json!({
+            "key": ["value"], "window": { "type": "hopping", "size": "2us", "hop": "1us" }, "select": { "n": "count(*)" }
+        });
+        let mut window = processors::window::build(&serde_json::from_value(options).unwrap(), &schema).unwrap();
+        window.load(&mut Nothing).unwrap();
+        let mut graph =
+            Graph::new(vec![Node::new(0, "w".into(), window, vec![Input::Source(0)], true)], vec![vec![Input::Operator(0)]], vec![]);
+        graph.restore(EventTime::MIN).unwrap();
+        let mut emitted = Emitted::default();
+        graph.pass(Some((Input::Source(0), batch(&[4, 5, 6]))), EventTime(3), &mut emitted).unwrap();
+        assert_eq!(emitted.tables.iter().flat_map(|t| t.batch.times().to_vec()).collect::<Vec<_>>(), [1, 2, 2], "ends 2 and 3");
     }
 
     #[test]
     fn each_reader_of_a_branch_gets_its_rows_alone() {
         let schema = batch(&[1]).rows().schema();
         let options = serde_json::from_value(serde_json::json!({ "branches": { "big": "value > 5" }, "else": "rest" })).unwrap();
-        let router = Node::new("router".into(), route::build(&options, &schema).unwrap(), vec![Input::Source(0)], false);
+        let router = Node::new(0, "router".into(), route::build(&options, &schema).unwrap(), vec![Input::Source(0)], false);
         let even = serde_json::from_value(serde_json::json!({ "when": "value % 2 = 0" })).unwrap();
-        let filter = Node::new("even".into(), filter::build(&even, &schema).unwrap(), vec![Input::Branch(0, 0)], false);
-        let mut graph = Graph::new(vec![router, filter], vec![vec![Input::Operator(1)], vec![Input::Branch(0, 1), Input::Branch(0, 0)]]);
+        let filter = Node::new(1, "even".into(), filter::build(&even, &schema).unwrap(), vec![Input::Branch(0, 0)], false);
+        let mut graph =
+            Graph::new(vec![router, filter], vec![vec![Input::Operator(1)], vec![Input::Branch(0, 1), Input::Branch(0, 0)]], vec![]);
         let mut emitted = Emitted::default();
-        graph.pass(Some((0, batch(&[1, 6, 7, 8]))), EventTime(4), &mut emitted).unwrap();
+        graph.pass(Some((Input::Source(0), batch(&[1, 6, 7, 8]))), EventTime(4), &mut emitted).unwrap();
         let times =
             |table: usize| emitted.tables.iter().filter(|t| t.table == table).flat_map(|t| t.batch.times().to_vec()).collect::<Vec<_>>();
         assert_eq!((times(0), times(1)), (vec![2, 4], vec![2, 3, 4, 1]));

@@ -4,9 +4,9 @@
 
 use crate::cli::RunArguments;
 use crate::plan::Plan;
-use crate::run::build::{self, Made};
-use crate::run::core::{self, DELIVERIES, JournalLanes};
-use crate::run::driver::{Command, JournalLane, Shared};
+use crate::run::build::{self, Made, Role, SecondStage};
+use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
+use crate::run::driver::{Command, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
 use crate::run::lookups::{self, Opened, Readers, Watched};
@@ -30,7 +30,7 @@ use std::time::Duration;
 use storage::cold::{ColdTable, ColdTables};
 use storage::view::Live;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ use world::{LocalDisk, World};
 
 /// How long a stop may take; past it the process leaves unsealed, and the log is read again.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How other processes know this one.
+const OWNER: &str = "local";
 /// How often the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -50,6 +52,8 @@ pub(crate) struct Handle {
     pub(crate) status: Arc<LaneStatus>,
     /// Whether its open windows close when its input ends.
     pub(crate) flush: bool,
+    /// Whether it reads what other lanes have sealed.
+    pub(crate) second: bool,
 }
 
 /// A runtime of its own for one kind of work. Dropping it waits for nothing.
@@ -188,12 +192,13 @@ impl Instance {
         if !self.plan.has_journal() {
             return Ok(());
         }
-        let JournalLanes { mut journal, writing, lanes } = core::open_journal(&self.plan, &self.shared, self.incarnation)?;
+        let JournalLanes { mut journal, writing, lanes, second } = core::open_journal(&self.plan, &self.shared, self.incarnation)?;
         journal.start(writing)?;
         let handle = journal.handle();
-        for (made, feed, of_journal) in lanes {
-            self.start_lane(made, feed, Some(of_journal));
+        for JournalMade { made, feed, journal, outlet } in lanes {
+            self.start_lane(made, Wiring { feed, journal: Some(journal), outlet, flush: true });
         }
+        self.start_second(second, true);
         self.journal = Some(journal);
         lookups::log(&handle, self.first_lookups.iter().cloned()).await?;
         self.lookup_readers.journal = Some(handle.clone());
@@ -215,13 +220,17 @@ impl Instance {
         let plan = self.plan.clone();
         for (index, source) in plan.sources.iter().enumerate() {
             let Source::File(_) = &source.kind else { continue };
-            let made =
-                (0..plan.lanes).map(|n| self.make(&format!("file/{}/{n}", source.name), &source.watermark)).collect::<Result<Vec<_>>>()?;
+            let (role, flush) = (Role::of(&plan, &[index]), !core::keeps_windows(&source.kind));
+            let name = |lane: &dyn std::fmt::Display| format!("file/{}/{lane}", source.name);
+            let made = (0..plan.lanes).map(|n| self.make(&name(&n), &role, &source.watermark)).collect::<Result<Vec<_>>>()?;
+            let second = build::make_second(&plan, &self.shared, &name(&"stage"), &role, &made, self.incarnation, OWNER)?;
             let positions: Vec<_> = made.iter().map(|m| m.positions.clone()).collect();
             let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
-            for (made, deliveries) in made.into_iter().zip(receive) {
-                self.start_lane(made, Feed::Files { source: index, deliveries }, None);
+            for (feeder, (made, deliveries)) in made.into_iter().zip(receive).enumerate() {
+                let outlet = second.as_ref().map(|stage| stage.outlet(feeder));
+                self.start_lane(made, Wiring { feed: Feed::Files { source: index, deliveries }, journal: None, outlet, flush });
             }
+            self.start_second(second, flush);
             let status = Arc::new(SourceStatus::default());
             self.sources.push((source.name.clone(), status.clone()));
             self.readers.push(files::Reader::start(source, positions, send, status, self.stop_sources.clone())?);
@@ -229,15 +238,21 @@ impl Instance {
         Ok(())
     }
 
-    fn make(&self, name: &str, watermark: &WatermarkOptions) -> Result<Made> {
-        build::make(&self.plan, &self.shared, name, watermark, self.incarnation, "local")
+    fn make(&self, name: &str, role: &Role, watermark: &WatermarkOptions) -> Result<Made> {
+        build::make(&self.plan, &self.shared, name, role, watermark, self.incarnation, OWNER)
     }
 
-    fn start_lane(&mut self, made: Made, feed: Feed, journal: Option<JournalLane>) {
+    fn start_second(&mut self, second: Option<SecondStage>, flush: bool) {
+        if let Some(SecondStage { made, feed, .. }) = second {
+            self.start_lane(made, Wiring { feed, journal: None, outlet: None, flush });
+        }
+    }
+
+    fn start_lane(&mut self, made: Made, wiring: Wiring) {
         self.live.add(made.live.clone());
         self.cold.add_lane(made.name.clone(), made.chain.clone());
-        let is_journaled = journal.is_some();
-        let (handle, mut driver) = core::wire(&self.plan, &self.shared, made, feed, journal);
+        let is_journaled = wiring.journal.is_some();
+        let (handle, mut driver) = core::wire(&self.shared, made, wiring);
         if !is_journaled {
             driver.lookups = self.first_lookups.clone();
             self.lookup_readers.lanes.push(handle.commands.clone());
@@ -357,19 +372,10 @@ impl Instance {
     /// Stops the sources, then tells every lane that the input is at its end, and waits until all is sealed and moved.
     async fn end_lanes(&mut self) -> Result<()> {
         self.stop_sources().await?;
-        let mut told = vec![];
-        for lane in &self.lanes {
-            let (tell, answer) = oneshot::channel();
-            let _ = lane.commands.send(Command::End { flush: lane.flush, tell }).await;
-            told.push(answer);
+        tokio::select! {
+            () = core::end(self.lanes.clone()) => Ok(()),
+            Some(lane) = self.lane_tasks.join_next() => Err(lane_error(lane)),
         }
-        for answer in told {
-            tokio::select! {
-                _ = answer => {}
-                Some(lane) = self.lane_tasks.join_next() => return Err(lane_error(lane)),
-            }
-        }
-        Ok(())
     }
 
     async fn stop_sources(&mut self) -> Result<()> {

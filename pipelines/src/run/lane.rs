@@ -1,14 +1,16 @@
 //! A lane as a state machine without I/O: events in, actions out. The driver performs the actions and feeds their results back.
 //!
 //! ```text
-//!   Rows, Rejects, Connection, Tick, Silence, Lookup, Files, End ─► step ──► Show (hot)
-//!   Close ────────────────────────────────────────► step ──► Write(cut): segments and state
+//!   Rows, Rejects, Connection, Tick, Silence, Lookup, Files, Fed, Reached, End ─► step ──► Show (hot)
+//!   Close ────────────────────────────────────────► step ──► Write(cut): segments, outbox and state
 //!   Written(receipts) ────────────────────────────► step ──► Seal(record): the commit
 //!   Sealed ───────────────────────────────────────► step ──► Publish: swap the view, release the log
 //! ```
 //! One close is in flight at most. The lane goes on with the next epoch meanwhile.
 
+use crate::plan::Input;
 use crate::run::columns::{conform, dead_rows, rejected_rows};
+use crate::run::exits;
 use crate::run::flood::Flood;
 use crate::run::graph::{Arriving, Emitted, Graph};
 use crate::run::marks::{self, Ages, MovePolicy};
@@ -17,13 +19,14 @@ use crate::run::water;
 use crate::spec::DeadLetterOptions;
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::kernels::cmp;
-use arrow::datatypes::{SchemaRef, UInt64Type};
+use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 use flow::{Batch, DeadLetters, Epoch, EventTime, LookupVersion, Offset, Position, Reason, Result, Span, WallTime, trail};
 use ingest::rejected::Rejected;
 use processors::watermark::Watermark;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use storage::epoch::{Chain, Change, Names, Record, Segment, StateChange, Whole};
+use storage::epoch::{Chain, Change, ExitChange, ExitFile, Names, Record, Segment, StateChange, Whole};
+use storage::outbox::ExitRows;
 use storage::panes::Identity;
 use storage::state::StateSave;
 use world::{Bug, planted};
@@ -48,13 +51,18 @@ pub(crate) enum Event {
     Lookup { log: Option<(Arc<str>, Offset)>, version: LookupVersion },
     /// Nothing of this lane stands in `log` below `next`.
     Progress { log: Arc<str>, next: Offset },
+    /// Rows that lanes of the first stage have sealed for this second one, in the order of their marks. All of `log` below `next` is in this or
+    /// earlier events; the watermark moves at least to `watermark` after them.
+    Fed { input: Input, log: Arc<str>, batch: Batch, next: Offset, watermark: EventTime },
+    /// The lanes of the first stage have sealed that their watermarks are at least here.
+    Reached(EventTime),
     /// New files, to be read after those that are known. They are sealed before their first row is taken.
     Files(Vec<Position>),
     /// The input is at its end: windows close.
     End,
     /// The epoch is due.
-    /// `floors`: the least hot epoch of each table.
-    Close { now: WallTime, floors: Vec<u64> },
+    /// `floors`: the least hot epoch of each table; `taken`: how many rows of each exit the second stage has taken for good.
+    Close { now: WallTime, floors: Vec<u64>, taken: Vec<u64> },
     /// Segments and state of the cut are durable.
     Written(Written),
     /// The record is created: ours.
@@ -81,6 +89,8 @@ pub(crate) enum Gone {
     Segment { table: String, file: String },
     /// A state file.
     State { file: String },
+    /// A file of the outbox.
+    Outbox { file: String },
 }
 
 /// What an epoch leaves to be written.
@@ -89,12 +99,16 @@ pub(crate) struct Cut {
     pub(crate) names: Names,
     /// Rows by table, in the order in which they came.
     pub(crate) tables: Vec<(usize, Vec<RecordBatch>)>,
+    /// Rows for the second stage.
+    pub(crate) exits: Vec<ExitRows>,
     pub(crate) state: StateSave,
 }
 
 /// What was written.
 pub(crate) struct Written {
     pub(crate) segments: Vec<(usize, Segment)>,
+    /// By the name of the exit.
+    pub(crate) exits: Vec<(String, ExitFile)>,
     pub(crate) state: StateChange,
 }
 
@@ -121,6 +135,8 @@ pub(crate) struct Parts {
     pub(crate) lanes: u32,
     /// For each operator the number of its table `late_<operator>`, if it has one.
     pub(crate) late: Vec<Option<usize>>,
+    /// The names of the exits, in the order of the graph's.
+    pub(crate) exits: Vec<String>,
     pub(crate) chain: Chain,
 }
 
@@ -138,6 +154,7 @@ pub(crate) struct Lane {
     sources: Vec<Tally>,
     tables: Vec<TableTally>,
     open: Vec<Vec<RecordBatch>>,
+    leaving: Vec<ExitRows>,
     open_bytes: usize,
     positions: flow::Positions,
     closing: Option<Closing>,
@@ -186,6 +203,7 @@ impl Lane {
             sources: parts.sources.iter().map(load).collect(),
             tables: parts.tables.iter().map(tally).collect(),
             open: parts.tables.iter().map(|_| vec![]).collect(),
+            leaving: parts.exits.iter().map(|exit| nothing_leaving(exit, whole.outbox.get(exit).map_or(0, |e| e.next))).collect(),
             open_bytes: 0,
             positions,
             closing: None,
@@ -236,7 +254,13 @@ impl Lane {
                 self.advance(&log, next);
                 self.move_on(watermark, &mut actions)?;
             }
-            Event::Silence(watermark) => self.move_on(watermark, &mut actions)?,
+            Event::Silence(watermark) | Event::Reached(watermark) => self.move_on(watermark, &mut actions)?,
+            Event::Fed { input, log, batch, next, watermark } => {
+                self.advance(&log, next);
+                let batch = raised(batch, self.watermark())?;
+                self.parts.watermark.on_tick(watermark);
+                self.pass(Some((input, batch)), &mut actions)?;
+            }
             Event::Lookup { log, version } => {
                 if let Some((log, next)) = log {
                     self.advance(&log, next);
@@ -250,7 +274,7 @@ impl Lane {
                 self.dirty = true;
             }
             Event::End => self.on_end(&mut actions)?,
-            Event::Close { now, floors } => self.close(now, floors, &mut actions)?,
+            Event::Close { now, floors, taken } => self.close(now, floors, &taken, &mut actions)?,
             Event::Written(written) => actions.push(Action::Seal(Box::new(self.record(written)?))),
             Event::Sealed => actions.push(self.on_sealed()),
         }
@@ -317,6 +341,18 @@ impl Lane {
         self.parts.tables.iter().zip(floors).any(|(table, floor)| marks::candidates(table, whole, ages(floor)).is_some())
     }
 
+    /// Whether a close would let go of files that the second stage has taken.
+    pub(crate) fn wants_to_release(&self, taken: &[u64]) -> bool {
+        taken.iter().enumerate().any(|(exit, below)| self.released(exit, *below).is_some())
+    }
+
+    /// The number below which the rows of an exit are taken, where that lets go of a file.
+    fn released(&self, exit: usize, below: u64) -> Option<u64> {
+        let state = self.parts.chain.whole().outbox.get(&self.parts.exits[exit])?;
+        state.files.first().filter(|file| file.first + file.rows <= below)?;
+        Some(below.min(state.next))
+    }
+
     /// Where the watermark may move after the lane has been silent for so long; none while it may not.
     pub(crate) fn silent(&self, silent: Span) -> Option<EventTime> {
         self.parts.watermark.silent(silent)
@@ -374,7 +410,7 @@ impl Lane {
         let advance = self.parts.watermark.on_rows(origin.producer, batch.times(), origin.arrival, &mut self.water);
         let tally = &mut self.sources[source];
         tally.input += batch.len() as u64;
-        let batch = if advance.marked { mark_watermarks(batch, &self.water)? } else { batch };
+        let batch = if advance.marked || self.parts.graph.has_row_exits() { mark_watermarks(batch, &self.water)? } else { batch };
         let (batch, future) = split_future(batch, advance.future.as_ref())?;
         tally.output += batch.len() as u64;
         if let Some(rows) = future {
@@ -382,10 +418,10 @@ impl Lane {
             let detail = "the event time lies further ahead of the arrival than max_future".to_string();
             self.bury(&DeadLetters { rows, reason: Reason::TimeInFuture, detail }, actions)?;
         }
-        self.pass((!batch.is_empty()).then_some((source, batch)), actions)
+        self.pass((!batch.is_empty()).then_some((Input::Source(source), batch)), actions)
     }
 
-    fn pass(&mut self, rows: Option<(usize, Batch)>, actions: &mut Vec<Action>) -> Result<()> {
+    fn pass(&mut self, rows: Option<(Input, Batch)>, actions: &mut Vec<Action>) -> Result<()> {
         self.dirty = true;
         let mut emitted = Emitted::default();
         self.parts.graph.pass(rows, self.parts.watermark.current(), &mut emitted)?;
@@ -411,6 +447,11 @@ impl Lane {
         }
         for letters in emitted.dead {
             self.bury(&letters, actions)?;
+        }
+        for (exit, batch, marks) in emitted.exits {
+            let rows = exits::pack(&batch, marks)?;
+            self.open_bytes += rows.get_array_memory_size();
+            self.leaving[exit].rows.push(rows);
         }
         Ok(())
     }
@@ -483,7 +524,7 @@ impl Lane {
         }
     }
 
-    fn close(&mut self, now: WallTime, floors: Vec<u64>, actions: &mut Vec<Action>) -> Result<()> {
+    fn close(&mut self, now: WallTime, floors: Vec<u64>, taken: &[u64], actions: &mut Vec<Action>) -> Result<()> {
         assert!(!self.closing(), "a close while epoch {} is being closed", self.epoch().0 - 1);
         let epoch = self.epoch();
         let mut state = StateSave::default();
@@ -500,14 +541,37 @@ impl Lane {
         for (table, n) in self.parts.tables.iter().zip(&rows) {
             *counters.entry(format!("table.{}.stored", table.name)).or_default() += n;
         }
-        let change =
-            Change { positions: self.positions.clone(), watermark: water::store(&self.parts.watermark), counters, ..Change::default() };
+        let (watermark, outbox) = (water::store(&self.parts.watermark), self.exit_changes(taken));
+        let change = Change { positions: self.positions.clone(), watermark, counters, outbox, ..Change::default() };
+        let exits = self.take_leaving();
         let names = self.parts.chain.names();
         self.open_bytes = 0;
         self.dirty = false;
         self.closing = Some(Closing { change, rows, now, floors });
-        actions.push(Action::Write(Box::new(Cut { epoch, names, tables, state })));
+        actions.push(Action::Write(Box::new(Cut { epoch, names, tables, exits, state })));
         Ok(())
+    }
+
+    /// How far the exits are at a cut, and what of them is taken.
+    fn exit_changes(&self, taken: &[u64]) -> BTreeMap<String, ExitChange> {
+        let change = |(exit, name): (usize, &String)| {
+            let taken = taken.get(exit).and_then(|below| self.released(exit, *below));
+            (name.clone(), ExitChange { watermark: self.parts.graph.frontier(exit).0, added: None, taken })
+        };
+        self.parts.exits.iter().enumerate().map(change).collect()
+    }
+
+    /// What leaves with a cut; the rows that follow are numbered on.
+    fn take_leaving(&mut self) -> Vec<ExitRows> {
+        let mut all = vec![];
+        for leaving in &mut self.leaving {
+            let rows: u64 = leaving.rows.iter().map(|b| b.num_rows() as u64).sum();
+            if rows > 0 {
+                let next = nothing_leaving(&leaving.exit, leaving.first + rows);
+                all.push(std::mem::replace(leaving, next));
+            }
+        }
+        all
     }
 
     fn record(&mut self, written: Written) -> Result<Record> {
@@ -520,6 +584,9 @@ impl Lane {
         for (table, segment) in written.segments.into_iter().skip(usize::from(planted(Bug::SegmentNotNamed))) {
             let name = self.parts.tables[table].name.clone();
             change.tables.entry(name).or_default().added.push(segment);
+        }
+        for (exit, file) in written.exits {
+            change.outbox.entry(exit).and_modify(|change| change.added = Some(file));
         }
         let whole = self.parts.chain.whole();
         let watermark = self.parts.watermark.current();
@@ -567,8 +634,23 @@ fn place(before: &Whole, file: String) -> Gone {
     let of = before.tables.iter().find(|(_, state)| state.segments.iter().any(|s| s.file == file));
     match of {
         Some((table, _)) => Gone::Segment { table: table.clone(), file },
+        None if before.outbox.values().any(|exit| exit.files.iter().any(|f| f.file == file)) => Gone::Outbox { file },
         None => Gone::State { file },
     }
+}
+
+fn nothing_leaving(exit: &str, first: u64) -> ExitRows {
+    ExitRows { exit: exit.to_owned(), first, rows: vec![] }
+}
+
+/// Rows whose marks are at least `w`: a lane that is new to a second stage may send some that were taken below it.
+fn raised(batch: Batch, w: EventTime) -> Result<Batch> {
+    let marks = batch.trail_column(trail::WATERMARK).expect("rows of a first stage are marked").as_primitive::<Int64Type>().values();
+    if marks.first().is_none_or(|first| *first >= w.0) {
+        return Ok(batch);
+    }
+    let marks: Vec<i64> = marks.iter().map(|mark| *mark.max(&w.0)).collect();
+    mark_watermarks(batch, &marks)
 }
 
 /// The rows of a file batch that lie at or above the lane's own position; other batches unchanged.
@@ -585,8 +667,9 @@ fn skip_taken(batch: Batch, from: Offset) -> Result<Batch> {
 fn mark_watermarks(batch: Batch, water: &[i64]) -> Result<Batch> {
     let marks: arrow::array::ArrayRef = Arc::new(Int64Array::from(water.to_vec()));
     let mut columns: Vec<(String, arrow::array::ArrayRef, bool)> = vec![];
-    if let Some(trail) = batch.trail() {
-        for (field, column) in trail.schema_ref().fields().iter().zip(trail.columns()) {
+    if let Some(beside) = batch.trail() {
+        let others = beside.schema_ref().fields().iter().zip(beside.columns()).filter(|(field, _)| field.name() != trail::WATERMARK);
+        for (field, column) in others {
             columns.push((field.name().clone(), column.clone(), field.is_nullable()));
         }
     }

@@ -1,6 +1,7 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
-//! `lane`, `graph`, `marks`, `tally`, `columns`, `flood`, `water` are pure; `driver` is a lane's shell, `close` its durable steps; `feed` and `files` bring its log;
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water` are pure; `driver` is a lane's shell, `close` its durable steps; `feed` and `files`
+//! bring its log, `stage` that of a second stage, by what stands in `outlets`;
 //! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
 
@@ -11,6 +12,7 @@ mod close;
 mod columns;
 pub mod core;
 mod driver;
+mod exits;
 mod feed;
 mod files;
 mod flood;
@@ -21,6 +23,8 @@ mod lookups;
 mod marks;
 mod moves;
 mod observe;
+mod outlets;
+mod stage;
 mod status;
 mod tally;
 pub mod trial;

@@ -100,11 +100,19 @@ pub enum Bug {
     CountersForgotten,
     /// The journal is released up to what is taken, not to what is sealed.
     LogReleasedBeforeSeal,
+    /// A second stage says it has taken one row more than it has.
+    StageReadsTooFar,
+    /// Results of a second stage are shown before their seal.
+    StageShownBeforeSeal,
+    /// The files of an outbox go before all of their rows are taken.
+    OutboxCutTooEarly,
+    /// A second stage has the watermark of its fastest lane.
+    FastestLaneCounts,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 51] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -152,6 +160,10 @@ impl Bug {
         Self::SegmentNotNamed,
         Self::CountersForgotten,
         Self::LogReleasedBeforeSeal,
+        Self::StageReadsTooFar,
+        Self::StageShownBeforeSeal,
+        Self::OutboxCutTooEarly,
+        Self::FastestLaneCounts,
     ];
 }
 

@@ -6,8 +6,8 @@
 use super::first_last;
 use crate::sql::{self, Expression, SqlError};
 use crate::{BuildError, error, functions};
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::datasource::MemTable;
@@ -25,10 +25,16 @@ use std::sync::Arc;
 /// How the columns of the functions' results begin: no column of a user has a space and a number by chance.
 const RESULT: &str = "aggregate ";
 
+/// The column by which readings without a key are grouped: all are in one group. No column of a user begins with a space by chance.
+const ALL: &str = " all";
+/// The hidden output that counts the readings of a group.
+const READINGS: &str = " readings";
+
 /// The aggregates of a window, ready to be fed and evaluated.
 pub(super) struct Aggregates {
-    /// Indices of the key columns in the input.
+    /// Indices of the key columns in the input; one behind its columns where there is no key, and all readings are in one group.
     pub(super) key: Vec<usize>,
+    keyless: bool,
     /// The key columns alone.
     pub(super) key_schema: SchemaRef,
     /// Some function keeps every value: memory grows with the readings of known groups too.
@@ -42,6 +48,8 @@ pub(super) struct Aggregates {
     pub(super) result_schema: SchemaRef,
     /// What `select` asks for, over `result_schema`.
     pub(super) outputs: Vec<(String, Expression)>,
+    /// How many readings a group has, over `result_schema`, where that was asked for.
+    pub(super) readings: Option<Expression>,
 }
 
 /// One aggregate function and how its columns lie in `inputs` and in a partial.
@@ -73,8 +81,23 @@ impl Function {
 }
 
 impl Aggregates {
+    /// As `parse`, and the readings of each group are counted too.
+    pub(super) fn counting(select: &IndexMap<String, String>, key: &[String], input: &SchemaRef) -> Result<Self, BuildError> {
+        let mut counting = select.clone();
+        counting.insert(READINGS.to_owned(), "count(*)".to_owned());
+        let mut made = Self::parse(&counting, key, input)?;
+        made.readings = made.outputs.pop().map(|(_, readings)| readings);
+        Ok(made)
+    }
+
     /// Reads the texts over the columns of `input`. An error names the key: `key` or `select.<name>`.
     pub(super) fn parse(select: &IndexMap<String, String>, key: &[String], input: &SchemaRef) -> Result<Self, BuildError> {
+        if key.is_empty() {
+            let mut fields = input.fields().to_vec();
+            fields.push(Arc::new(Field::new(ALL, DataType::Boolean, false)));
+            let made = Self::parse(select, &[ALL.to_owned()], &Arc::new(Schema::new(fields)))?;
+            return Ok(Self { keyless: true, ..made });
+        }
         let key_at = key.iter().map(|k| error::column(input, "key", k)).collect::<Result<Vec<_>, _>>()?;
         let at_select = |e: SqlError| e.at("select");
         let context = sql::context();
@@ -99,9 +122,22 @@ impl Aggregates {
         &self.functions
     }
 
+    /// How many key columns stand before those that a user knows.
+    pub(super) fn hidden(&self) -> usize {
+        usize::from(self.keyless)
+    }
+
+    /// The key columns that a user knows.
+    pub(super) fn key_fields(&self) -> &[FieldRef] {
+        &self.key_schema.fields()[self.hidden()..]
+    }
+
     /// Key columns, then arguments and filters, one value a row; or the rows on which one of them failed.
     pub(super) fn evaluate(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Failed> {
-        let mut columns: Vec<ArrayRef> = self.key.iter().map(|k| rows.column(*k).clone()).collect();
+        let mut columns: Vec<ArrayRef> = match self.keyless {
+            true => vec![Arc::new(BooleanArray::from(vec![true; rows.num_rows()]))],
+            false => self.key.iter().map(|k| rows.column(*k).clone()).collect(),
+        };
         for input in &self.inputs {
             let found = input.evaluate(rows);
             if !found.failed.is_empty() {
@@ -173,12 +209,14 @@ fn from_plan(plan: &dyn ExecutionPlan, key: Vec<usize>, names: Vec<String>, inpu
     let mut made = Aggregates {
         key_schema: Arc::new(input.project(&key).map_err(|e| SqlError::new(e.to_string()))?),
         key,
+        keyless: false,
         grows: false,
         functions: vec![],
         inputs: vec![],
         partial_schema: input.clone(),
         result_schema: result.schema(),
         outputs: vec![],
+        readings: None,
     };
     let mut states: Vec<Field> = made.key_schema.fields().iter().map(|f| f.as_ref().clone()).collect();
     let arguments = aggregate_expressions(first.aggr_expr(), &AggregateMode::Partial, 0)?;

@@ -7,7 +7,8 @@
 //! null. Count and global windows begin with the least event time of their readings and end 1 µs behind the greatest.
 //!
 //! ```text
-//! sliced.rs   windows of fixed edges with one pane: aggregated by slices of time     cut.rs  calendar.rs  slice.rs
+//! sliced.rs   windows of fixed edges with one pane: aggregated by slices of time     cut.rs  calendar.rs  slice.rs  slices.rs  late.rs
+//! partials.rs the first of two stages of those, where a group reaches over lanes
 //! paned.rs    all others: one by one, by key                                         open.rs  device.rs  store.rs
 //! ```
 
@@ -16,14 +17,19 @@ mod calendar;
 mod cut;
 mod device;
 mod first_last;
+mod late;
 #[cfg(test)]
 mod laws;
 mod open;
 mod options;
 mod output;
 mod paned;
+mod partials;
 mod slice;
 mod sliced;
+mod slices;
+#[cfg(test)]
+mod stages;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -42,7 +48,10 @@ pub use options::{Accumulation, Emit, WindowKind, WindowOptions, WindowShape};
 use output::Finish;
 pub use output::REPLACES;
 use paned::Paned;
+use partials::Partials;
+pub use partials::READINGS;
 use sliced::Sliced;
+use slices::Intake;
 pub use warnings::warnings;
 
 /// Builds the operator for rows of the schema `input`.
@@ -58,10 +67,11 @@ pub fn build_by_device(options: &WindowOptions, by_device: Option<ByDevice>, inp
     let aggregates = Aggregates::parse(&options.select, &options.key, input)?;
     let lateness = options.allowed_lateness.0.0;
     let finish = Finish::new(&aggregates, matches!(shape, Shape::Session { .. }) && lateness > 0)?;
-    let limits =
-        (usize::try_from(options.max_keys).unwrap_or(usize::MAX), usize::try_from(options.max_state.as_u64()).unwrap_or(usize::MAX));
+    let limits = limits(options);
     let kind = match (shape, Cut::of(shape)) {
-        (_, Some(cut)) if options.one_pane() && by_device.is_none() => return Ok(Box::new(Sliced::new(cut, aggregates, finish, limits))),
+        (_, Some(cut)) if options.one_pane() && by_device.is_none() => {
+            return Ok(Box::new(Sliced::new(cut, aggregates, finish, Intake::Readings, limits)));
+        }
         (_, Some(cut)) => Kind::Fixed(cut),
         (Shape::Sliding { size }, _) => Kind::Sliding { size },
         (Shape::Session { gap, max }, _) => Kind::Session { gap, max },
@@ -74,4 +84,33 @@ pub fn build_by_device(options: &WindowOptions, by_device: Option<ByDevice>, inp
     let max_keys = if by_device.is_some() { options.max_keys } else { u64::from(u32::MAX) };
     let keys = Keyed::new(&options.key, max_keys, input)?;
     Ok(Box::new(Paned::new(rules, aggregates, finish, ends, by_device, limits, keys)))
+}
+
+/// Builds the first of two stages, for rows of the schema `input`: it gives out partial aggregates (see `partials`). The options must
+/// `WindowOptions::splits`.
+pub fn build_first(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
+    let (cut, aggregates) = split(options, input)?;
+    Ok(Box::new(Partials::new(cut, aggregates, limits(options))))
+}
+
+/// Builds the second of two stages: it takes the rows of the first ones, merged so that their marks (`flow::trail::WATERMARK`) rise. `input`
+/// is what those read.
+pub fn build_second(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
+    let (cut, aggregates) = split(options, input)?;
+    let finish = Finish::new(&aggregates, false)?;
+    Ok(Box::new(Sliced::new(cut, aggregates, finish, Intake::Partials, limits(options))))
+}
+
+fn split(options: &WindowOptions, input: &SchemaRef) -> Result<(Cut, Aggregates), BuildError> {
+    let shape = options.check()?;
+    error::column(input, "key", EVENT_TIME)?;
+    let cut = Cut::of(shape).filter(|_| options.splits());
+    let cut = cut.ok_or_else(|| BuildError::new("window", "such a window cannot be taken in two stages"))?;
+    Ok((cut, Aggregates::counting(&options.select, &options.key, input)?))
+}
+
+/// The most groups and bytes.
+fn limits(options: &WindowOptions) -> (usize, usize) {
+    let most = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+    (most(options.max_keys), most(options.max_state.as_u64()))
 }

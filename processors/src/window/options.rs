@@ -15,7 +15,8 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WindowOptions {
-    /// Columns by which readings are grouped; at least one.
+    /// Columns by which readings are grouped; none for one group of all readings, which goes with tumbling, hopping and calendar windows of
+    /// one pane each.
     pub key: Vec<String>,
     /// How readings are put together.
     pub window: WindowShape,
@@ -142,15 +143,15 @@ pub(super) enum Unit {
 impl WindowOptions {
     /// What can be said without the input's columns.
     pub(super) fn check(&self) -> Result<Shape, BuildError> {
-        if self.key.is_empty() {
-            return Err(BuildError::new("key", "a window needs at least one key column")
-                .hint("lanes are split by key: a whole needs a second stage"));
-        }
         if self.select.is_empty() {
             return Err(BuildError::new("select", "there is no aggregate"));
         }
         let shape = self.window.shape()?;
         self.check_panes(&shape)?;
+        if self.key.is_empty() && !self.splits() {
+            return Err(BuildError::new("key", "such a window needs at least one key column")
+                .hint("tumbling, hopping and calendar windows with one pane each may be of all readings: `key = []`"));
+        }
         Ok(shape)
     }
 
@@ -164,6 +165,12 @@ impl WindowOptions {
         let has_bounds = !matches!(self.window.kind, WindowKind::Count | WindowKind::Global);
         let bounds = [START, END].into_iter().filter(|_| has_bounds).map(str::to_owned);
         Some(self.key.iter().cloned().chain(bounds).collect())
+    }
+
+    /// Whether lanes can aggregate their readings apart, to be merged afterwards: in windows of fixed edges with one pane each.
+    #[must_use]
+    pub fn splits(&self) -> bool {
+        self.one_pane() && matches!(self.window.kind, WindowKind::Tumbling | WindowKind::Hopping | WindowKind::Calendar)
     }
 
     /// Whether each window has exactly one pane, when it closes.

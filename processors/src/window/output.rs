@@ -36,7 +36,7 @@ impl Finish {
     /// The error names a column of `select` that every window has.
     pub(super) fn new(aggregates: &Aggregates, replaces: bool) -> Result<Self, BuildError> {
         let ours = [START, END, EVENT_TIME, PANE, REPLACES];
-        let key = aggregates.key_schema.fields();
+        let key = aggregates.key_fields();
         let taken = |name: &&String| ours.contains(&name.as_str()) || key.iter().any(|f| f.name() == *name);
         if let Some(name) = aggregates.outputs.iter().map(|(name, _)| name).find(taken) {
             return Err(BuildError::new(format!("select.{name}"), format!("every window has a column `{name}` already")));
@@ -55,7 +55,7 @@ impl Finish {
     /// Rows of groups with their windows. `groups` has the columns of `Aggregates::result_schema`.
     pub(super) fn rows(&self, aggregates: &Aggregates, groups: &RecordBatch, bounds: &Bounds, watermark: i64) -> Result<Batch> {
         let rows = groups.num_rows();
-        let mut columns = groups.columns()[..aggregates.key.len()].to_vec();
+        let mut columns = groups.columns()[aggregates.hidden()..aggregates.key.len()].to_vec();
         columns.extend([times(bounds.start.iter().copied()), times(bounds.end.iter().copied())]);
         columns.push(times(bounds.end.iter().map(|end| end.saturating_sub(1))));
         columns.extend(aggregates.outputs.iter().map(|(_, output)| output.evaluate(groups).values));

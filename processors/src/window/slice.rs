@@ -87,6 +87,15 @@ impl Slice {
         live.update(aggregates, columns, groups)
     }
 
+    /// Takes partial aggregates: columns of `Aggregates::partial_schema`.
+    pub(super) fn add_partials(&mut self, aggregates: &Aggregates, columns: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {
+        let live = match &mut self.live {
+            Some(live) => live,
+            none => none.insert(Live::open(aggregates)?),
+        };
+        live.merge(aggregates, columns, groups)
+    }
+
     /// Which rows may be taken when only `room` further groups may be held: those of known groups, and the first new ones.
     /// The slice is merged.
     pub(super) fn admit(&self, aggregates: &Aggregates, key: &[ArrayRef], room: usize, groups: &mut Vec<usize>) -> Result<BooleanArray> {
@@ -166,16 +175,22 @@ impl Live {
 
     fn of(aggregates: &Aggregates, partials: &[RecordBatch]) -> Result<Self> {
         let (mut all, mut groups) = (Self::open(aggregates)?, Vec::new());
-        let width = aggregates.key.len();
         for partial in partials {
-            all.keys.intern(&partial.columns()[..width], &mut groups)?;
-            let mut from = width;
-            for (accumulator, function) in all.accumulators.iter_mut().zip(aggregates.functions()) {
-                accumulator.merge_batch(&partial.columns()[from..from + function.states], &groups, all.keys.len())?;
-                from += function.states;
-            }
+            all.merge(aggregates, partial.columns(), &mut groups)?;
         }
         Ok(all)
+    }
+
+    fn merge(&mut self, aggregates: &Aggregates, partial: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {
+        let (key, mut states) = partial.split_at(aggregates.key.len());
+        self.keys.intern(key, groups)?;
+        let total = self.keys.len();
+        for (accumulator, function) in self.accumulators.iter_mut().zip(aggregates.functions()) {
+            let (of_function, rest) = states.split_at(function.states);
+            accumulator.merge_batch(of_function, groups, total)?;
+            states = rest;
+        }
+        Ok(())
     }
 
     fn update(&mut self, aggregates: &Aggregates, columns: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {

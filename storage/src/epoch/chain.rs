@@ -2,7 +2,10 @@
 //!
 //! The law: folding the deltas onto the last whole record gives what a whole record would say.
 
-use super::{Body, Change, EpochError, Fingerprint, Header, Names, Record, Result, StateChange, StateFile, TableChange, TableState, Whole};
+use super::{
+    Body, Change, EpochError, ExitChange, ExitState, Fingerprint, Header, Names, Record, Result, StateChange, StateFile, TableChange,
+    TableState, Whole,
+};
 use flow::Positions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,14 +26,18 @@ impl Whole {
         for (name, table) in &change.tables {
             fold_table(self.tables.entry(name.clone()).or_default(), table).map_err(|what| format!("table {name}: {what}"))?;
         }
+        for (name, exit) in &change.outbox {
+            fold_exit(self.outbox.entry(name.clone()).or_default(), exit).map_err(|what| format!("exit {name}: {what}"))?;
+        }
         Ok(())
     }
 
-    /// Names of all files that count, of state and tables.
+    /// Names of all files that count, of state, tables and outbox.
     #[must_use]
     pub fn files(&self) -> BTreeSet<String> {
         let segments = self.tables.values().flat_map(|t| &t.segments).map(|s| s.file.clone());
-        self.state.iter().map(|f| f.file.clone()).chain(segments).collect()
+        let outbox = self.outbox.values().flat_map(|exit| &exit.files).map(|f| f.file.clone());
+        self.state.iter().map(|f| f.file.clone()).chain(segments).chain(outbox).collect()
     }
 }
 
@@ -42,7 +49,9 @@ impl Record {
             Body::Whole(whole) => whole.files(),
             Body::Delta(change) => {
                 let state = change.state.added.iter().chain(change.state.merged.iter().map(|m| &m.into)).map(|f| f.file.clone());
-                state.chain(change.tables.values().flat_map(|t| &t.added).map(|s| s.file.clone())).collect()
+                let segments = change.tables.values().flat_map(|t| &t.added).map(|s| s.file.clone());
+                let outbox = change.outbox.values().filter_map(|exit| Some(exit.added.as_ref()?.file.clone()));
+                state.chain(segments).chain(outbox).collect()
             }
         }
     }
@@ -104,6 +113,27 @@ fn fold_table(table: &mut TableState, change: &TableChange) -> Result<(), Misfit
         }
         table.segments.retain(|s| s.mark.is_none_or(|m| m > dropped));
         table.dropped = dropped;
+    }
+    Ok(())
+}
+
+fn fold_exit(exit: &mut ExitState, change: &ExitChange) -> Result<(), Misfit> {
+    if change.watermark < exit.watermark {
+        return Err(format!("its watermark falls from {} to {}", exit.watermark, change.watermark));
+    }
+    exit.watermark = change.watermark;
+    if let Some(file) = &change.added {
+        if file.first != exit.next {
+            return Err(format!("file {} begins with row {}, and {} rows came before", file.file, file.first, exit.next));
+        }
+        exit.next += file.rows;
+        exit.files.push(file.clone());
+    }
+    if let Some(taken) = change.taken {
+        if taken > exit.next {
+            return Err(format!("{taken} rows are taken of {}", exit.next));
+        }
+        exit.files.retain(|file| file.first + file.rows > taken);
     }
     Ok(())
 }

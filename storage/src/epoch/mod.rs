@@ -18,8 +18,8 @@ pub use error::{EpochError, Result};
 pub use frame::{decode, encode};
 pub use names::{Names, component, from_component};
 pub use record::{
-    Body, Change, FORMAT, Fingerprint, Header, Mark, Merge, Record, Segment, StateChange, StateFile, StatePart, TableChange, TableState,
-    Whole,
+    Body, Change, ExitChange, ExitFile, ExitState, FORMAT, Fingerprint, Header, Mark, Merge, Record, Segment, StateChange, StateFile,
+    StatePart, TableChange, TableState, Whole,
 };
 pub use store::{EpochStore, LocalEpochs, Newest, Sealed};
 

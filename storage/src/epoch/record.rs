@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+/// 2 added the outbox.
+pub const FORMAT: u32 = 2;
 
 /// One record of a lane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +93,9 @@ pub struct Whole {
     pub state: Vec<StateFile>,
     /// Tables by name.
     pub tables: BTreeMap<String, TableState>,
+    /// What the lane has for others, by the name of the exit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outbox: BTreeMap<String, ExitState>,
 }
 
 /// What changed between two cuts.
@@ -109,6 +113,9 @@ pub struct Change {
     pub state: StateChange,
     /// Changes by table; a table that did not change may be missing.
     pub tables: BTreeMap<String, TableChange>,
+    /// Changes by exit; an exit that did not change may be missing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outbox: BTreeMap<String, ExitChange>,
 }
 
 /// The warm part of a table.
@@ -171,6 +178,55 @@ pub struct Mark {
     pub number: u64,
     /// The segments: live and without a mark.
     pub files: Vec<String>,
+}
+
+/// What a lane has for the readers of one exit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitState {
+    /// No later row is marked below this watermark; microseconds.
+    pub watermark: i64,
+    /// The number of the next row: how many there were so far.
+    pub next: u64,
+    /// Files with rows that are not all taken, oldest first.
+    pub files: Vec<ExitFile>,
+}
+
+impl Default for ExitState {
+    /// An exit that has given out nothing.
+    fn default() -> Self {
+        Self { watermark: i64::MIN, next: 0, files: vec![] }
+    }
+}
+
+/// A file of the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitFile {
+    /// File name, `<lane>-<generation>-<epoch>-<n>.outbox`.
+    pub file: String,
+    /// Number of its first row.
+    pub first: u64,
+    /// Rows inside, at least 1.
+    pub rows: u64,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+    /// xxh3-64 of the file.
+    pub checksum: u64,
+}
+
+/// What changed at an exit. Applied in the order of the fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitChange {
+    /// The watermark of the exit at the cut. It never falls.
+    pub watermark: i64,
+    /// The file with the rows of the epoch, which follow those before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<ExitFile>,
+    /// Readers have sealed that they took all rows below this number: files go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<u64>,
 }
 
 /// A file with operators' state: Arrow IPC streams, one a part, one after the other.

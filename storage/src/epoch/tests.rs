@@ -223,3 +223,22 @@ fn clean_up_after_a_claim_keeps_what_records_name() {
     let left = [kept, new, other].iter().all(|f| warm.join(f).exists());
     assert!(left);
 }
+
+#[test]
+fn the_rows_of_an_exit_have_no_gap_and_files_go_when_all_of_their_rows_are_taken() {
+    let file = |name: &str, first: u64, rows: u64| ExitFile { file: name.into(), first, rows, bytes: 1, checksum: 2 };
+    let step = |watermark: i64, added: Option<ExitFile>, taken: Option<u64>| Change {
+        outbox: [("x".to_owned(), ExitChange { watermark, added, taken })].into(),
+        ..Change::default()
+    };
+    let mut whole = Whole::default();
+    whole.fold(&step(5, Some(file("a", 0, 3)), None)).unwrap();
+    whole.fold(&step(6, Some(file("b", 3, 2)), Some(4))).unwrap();
+    assert_eq!(whole.files().into_iter().collect::<Vec<_>>(), ["b"], "one row of b is left");
+    assert_eq!((whole.outbox["x"].next, whole.outbox["x"].watermark), (5, 6));
+    assert!(whole.clone().fold(&step(6, Some(file("c", 6, 1)), None)).unwrap_err().contains("5 rows came before"));
+    assert!(whole.clone().fold(&step(5, None, None)).unwrap_err().contains("falls"));
+    assert!(whole.clone().fold(&step(6, None, Some(6))).unwrap_err().contains("taken"));
+    whole.fold(&step(6, None, Some(5))).unwrap();
+    assert!(whole.files().is_empty());
+}

@@ -8,8 +8,8 @@ mod compare;
 
 pub(crate) use compare::expected as as_json;
 
-use crate::plan::{Plan, PlannedSource};
-use crate::run::build;
+use crate::plan::{Part, Plan, PlannedSource};
+use crate::run::build::{self, Role};
 use crate::run::lane::{Action, Event, Lane};
 use crate::spec::{Given, Source, TestOptions};
 use arrow::array::{ArrayRef, BinaryViewArray, RecordBatch};
@@ -149,7 +149,7 @@ impl<'p> Trial<'p> {
 
 impl TestedLane {
     fn new(plan: &Plan, name: &str, watermark: &WatermarkOptions, sources: Vec<usize>) -> Result<Self> {
-        let nodes = plan.operators.iter().map(|o| Ok(build::node(o, o.build.build()?))).collect::<Result<_>>()?;
+        let nodes = plan.operators_of(Part::Whole).map(|o| Ok(build::node(&o, o.build.build()?))).collect::<Result<_>>()?;
         let header = Header {
             lane: name.to_owned(),
             number: 1,
@@ -162,7 +162,7 @@ impl TestedLane {
             product: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let claimed = Claimed { header, whole: Arc::new(Whole::default()) };
-        Ok(Self { log: name.into(), sources, lane: Lane::new(build::parts(plan, nodes, watermark, claimed))?, next: 0 })
+        Ok(Self { log: name.into(), sources, lane: Lane::new(build::parts(plan, &Role::whole(), nodes, watermark, claimed))?, next: 0 })
     }
 
     /// The next place in the lane's log.
