@@ -56,11 +56,10 @@ impl Tables {
         }
         for (name, ..) in WINDOWS {
             for batch in rows(view, &format!("late_{name}"), warm, disk)? {
-                let (numbers, times, parts) =
-                    (batch.column_by_name("n").unwrap(), times(&batch, "event_time"), batch.column_by_name("readings"));
-                for i in 0..batch.num_rows() {
+                let (numbers, parts) = (batch.column_by_name("n").unwrap(), batch.column_by_name("readings"));
+                for (i, time) in times(&batch, "event_time").into_iter().enumerate() {
                     match parts.filter(|parts| parts.is_valid(i)) {
-                        Some(parts) => *tables.late_parts.entry(times[i]).or_default() += parts.as_primitive::<Int64Type>().value(i),
+                        Some(parts) => *tables.late_parts.entry(time).or_default() += parts.as_primitive::<Int64Type>().value(i),
                         None => {
                             let n = numbers.as_primitive::<Int64Type>().value(i);
                             once(tables.late.insert((name, n)), format!("late reading {n} of {name}"))?;
