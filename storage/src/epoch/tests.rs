@@ -158,13 +158,21 @@ fn a_newer_format_and_another_plan_are_refused() {
     claim(&store, 1);
     let text = store.claim("j/0", &plan("q"), 2, "x").unwrap_err().to_string();
     assert!(text.contains("operator.hourly was p and is q"), "{text}");
-    let mut bytes = std::fs::read(path(dir.path(), 1)).unwrap();
-    bytes[8] = 2;
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..]);
-    bytes[16..20].copy_from_slice(&crc.to_le_bytes());
-    std::fs::write(path(dir.path(), 1), bytes).unwrap();
+    let of_format = |format: u8| {
+        let mut bytes = std::fs::read(path(dir.path(), 1)).unwrap();
+        bytes[8] = format;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &bytes[20..]);
+        bytes[16..20].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(path(dir.path(), 1), &bytes).unwrap();
+        bytes
+    };
+    of_format(1);
+    assert_eq!(store.newest("j/0").unwrap().unwrap().header.number, 1, "what an earlier program wrote is read");
+    let newer = of_format(u8::try_from(FORMAT).unwrap() + 1);
     let text = store.newest("j/0").unwrap_err().to_string();
-    assert!(text.contains("has format 2, this program reads up to 1"), "{text}");
+    assert!(text.contains(&format!("has format {}, this program reads up to {FORMAT}", FORMAT + 1)), "{text}");
+    assert!(store.claim("j/0", &plan("p"), 3, "x").is_err());
+    assert_eq!(std::fs::read(path(dir.path(), 1)).unwrap(), newer, "and left as it is");
 }
 
 #[test]
