@@ -31,6 +31,18 @@ async fn survives(options: &str, prepare: impl FnOnce(&TestBroker), disturb: imp
     broker.records()
 }
 
+/// So many acks are lost, then the connection: what comes afterwards is acknowledged for good.
+fn lose_acks(broker: &TestBroker, count: usize) {
+    broker.behave(|m| m.lose_acks = count);
+    let left = || {
+        let mut left = 0;
+        broker.behave(|m| left = m.lose_acks);
+        left
+    };
+    tests::until("the loss of acks", Duration::from_secs(20), || left() == 0);
+    broker.cut();
+}
+
 fn redelivered(records: &[Record]) -> usize {
     records.iter().filter(|r| matches!(r, Record::Sent { dup: true, .. })).count()
 }
@@ -51,31 +63,13 @@ async fn cuts_in_the_middle_double_nothing_in_either_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_acks_bring_redeliveries_that_are_undone() {
-    let records = survives(
-        "",
-        |_| {},
-        |broker| {
-            broker.behave(|m| m.lose_acks = 50);
-            std::thread::sleep(Duration::from_millis(50));
-            broker.cut();
-        },
-    )
-    .await;
+    let records = survives("", |_| {}, |broker| lose_acks(broker, 50)).await;
     assert!(redelivered(&records) > 0, "no ack was lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redeliveries_in_another_order_are_undone() {
-    let records = survives(
-        "",
-        |broker| broker.behave(|m| m.reversed = true),
-        |broker| {
-            broker.behave(|m| m.lose_acks = 100);
-            std::thread::sleep(Duration::from_millis(50));
-            broker.cut();
-        },
-    )
-    .await;
+    let records = survives("", |broker| broker.behave(|m| m.reversed = true), |broker| lose_acks(broker, 100)).await;
     assert!(redelivered(&records) > 0, "no ack was lost");
 }
 
@@ -84,11 +78,7 @@ async fn a_broker_without_dup_needs_the_rule_any() {
     let records = survives(
         "redelivery = \"any\"\nreceive_maximum = 200",
         |broker| broker.behave(|m| (m.marks_dup, m.window) = (false, 200)),
-        |broker| {
-            broker.behave(|m| m.lose_acks = 20);
-            std::thread::sleep(Duration::from_millis(50));
-            broker.cut();
-        },
+        |broker| lose_acks(broker, 20),
     )
     .await;
     assert!(records.iter().any(|r| matches!(r, Record::Lost { .. })), "no ack was lost");
