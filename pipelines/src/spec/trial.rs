@@ -57,6 +57,9 @@ pub struct Given {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
     pub lookups: LookupRows,
+    /// In place of a message: the pipeline is stopped and started again. That changes nothing.
+    #[serde(default)]
+    pub restart: bool,
 }
 
 /// A time as TOML or RFC 3339 writes it, in UTC if it names no other zone.
@@ -82,12 +85,16 @@ fn yes() -> bool {
 impl Given {
     /// What is wrong with the combination of keys.
     pub(crate) fn check(&self, span: std::ops::Range<usize>) -> Option<Problem> {
+        if self.restart {
+            let more = self.payload.is_some() || self.watermark.is_some() || self.source.is_some() || !self.lookups.is_empty();
+            return more.then(|| Problem::new(span, "`restart` is an event of its own").hint("write two, one after the other"));
+        }
         if !self.lookups.is_empty() {
             let more = self.payload.is_some() || self.watermark.is_some() || self.topic.is_some() || self.source.is_some();
             return more.then(|| Problem::new(span, "`lookups` is an event of its own").hint("write two, one after the other"));
         }
         match (&self.payload, &self.watermark) {
-            (None, None) => Some(Problem::new(span, "neither `payload`, `watermark` nor `lookups`: nothing happens")),
+            (None, None) => Some(Problem::new(span, "neither `payload`, `watermark`, `lookups` nor `restart`: nothing happens")),
             (Some(_), Some(_)) => {
                 Some(Problem::new(span, "`payload` and `watermark` are two events").hint("write two, one after the other"))
             }

@@ -2,7 +2,7 @@
 //! files read are those of lookup tables of which a test gives no rows.
 //!
 //! All journaled sources share one lane, each file source has one of its own, however many the pipeline has: which device is in which
-//! lane is no matter of a test. Nothing is sealed; tables hold what the lanes put out.
+//! lane is no matter of a test. Tables hold what the lanes put out; a restart saves and loads the state of the lanes, in a temporary folder.
 
 mod compare;
 
@@ -10,7 +10,7 @@ pub(crate) use compare::expected as as_json;
 
 use crate::plan::{Part, Plan, PlannedSource};
 use crate::run::build::{self, Role};
-use crate::run::lane::{Action, Event, Lane};
+use crate::run::lane::{Action, Event, Lane, Written};
 use crate::spec::{Given, Source, TestOptions};
 use arrow::array::{ArrayRef, BinaryViewArray, RecordBatch};
 use flow::{Batch, Error, EventTime, LookupVersion, Offset, Origin, Reason, Result, WallTime, trail};
@@ -18,8 +18,13 @@ use ingest::decode::{Decoder, Message, TopicPattern, decoder, decoder_with};
 use ingest::lookup::LookupError;
 use ingest::rejected::Rejected;
 use processors::watermark::WatermarkOptions;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::epoch::{Claimed, Header, Whole};
+use storage::state::StateStore;
+use tempfile::TempDir;
+use world::local_disk;
 
 /// What became of a test.
 pub struct Outcome {
@@ -34,10 +39,19 @@ pub fn run(plan: &Plan) -> Result<Vec<Outcome>> {
     plan.tests.iter().map(|test| Trial::new(plan)?.run(test)).collect()
 }
 
+/// What the tables of a plan hold after a test, by name: rows as JSON, in which a null column is not there. What the test expects is not
+/// looked at. An error is a broken promise of ours.
+pub fn tables(plan: &Plan, test: &TestOptions) -> Result<BTreeMap<String, Vec<Map<String, Value>>>> {
+    let mut trial = Trial::new(plan)?;
+    trial.play(test)?;
+    plan.tables.iter().zip(&trial.tables).map(|(table, rows)| Ok((table.name.clone(), compare::rows(rows)?))).collect()
+}
+
 /// A lane with the sources that reach it.
 struct TestedLane {
     log: Arc<str>,
     sources: Vec<usize>,
+    watermark: WatermarkOptions,
     lane: Lane,
     next: u64,
 }
@@ -50,6 +64,8 @@ struct Input {
 
 struct Trial<'p> {
     plan: &'p Plan,
+    /// State of the lanes, after the first restart.
+    folder: Option<TempDir>,
     inputs: Vec<Input>,
     lanes: Vec<TestedLane>,
     /// By table: what it was given.
@@ -68,10 +84,10 @@ impl<'p> Trial<'p> {
             lanes.push(TestedLane::new(plan, name, watermark, vec![source])?);
         }
         let inputs = plan.sources.iter().map(Input::new).collect::<Result<_>>()?;
-        Ok(Self { plan, inputs, lanes, tables: vec![vec![]; plan.tables.len()] })
+        Ok(Self { plan, folder: None, inputs, lanes, tables: vec![vec![]; plan.tables.len()] })
     }
 
-    fn run(mut self, test: &TestOptions) -> Result<Outcome> {
+    fn play(&mut self, test: &TestOptions) -> Result<()> {
         for lookup in &self.plan.lookups {
             let version = match test.lookups.get(&*lookup.shape.name) {
                 Some(rows) => lookup.of_rows(rows),
@@ -86,6 +102,9 @@ impl<'p> Trial<'p> {
                 let lookup = self.plan.lookups.iter().find(|l| *l.shape.name == **name).expect("the names of a test were checked");
                 self.look_up(lookup.of_rows(rows))?;
             }
+            if given.restart {
+                self.restart()?;
+            }
             match (&given.watermark, &given.payload) {
                 (Some(moment), _) => self.move_on(EventTime(moment.0.0))?,
                 (None, Some(payload)) => self.receive(given, payload.as_bytes(), at)?,
@@ -95,6 +114,11 @@ impl<'p> Trial<'p> {
         if test.end {
             (0..self.lanes.len()).try_for_each(|lane| self.step(lane, Event::End))?;
         }
+        Ok(())
+    }
+
+    fn run(mut self, test: &TestOptions) -> Result<Outcome> {
+        self.play(test)?;
         let mut difference = vec![];
         for (name, expected) in &test.expect {
             let Some(table) = self.plan.tables.iter().position(|t| t.name == *name) else { continue };
@@ -112,6 +136,21 @@ impl<'p> Trial<'p> {
     fn look_up(&mut self, version: Result<LookupVersion, LookupError>) -> Result<()> {
         let version = version.map_err(|e| Error::stop("a lookup table of the tests", e))?;
         (0..self.lanes.len()).try_for_each(|lane| self.step(lane, Event::Lookup { log: None, version: version.clone() }))
+    }
+
+    /// Every lane seals what it has, and goes on as after a start.
+    fn restart(&mut self) -> Result<()> {
+        let failed = |e| Error::stop("a folder for the state of lanes", e);
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => tempfile::tempdir().map_err(failed)?,
+        };
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            let store = StateStore::open(local_disk(), &folder.path().join(number.to_string()))?;
+            lane.restart(self.plan, &store)?;
+        }
+        self.folder = Some(folder);
+        Ok(())
     }
 
     fn move_on(&mut self, watermark: EventTime) -> Result<()> {
@@ -162,7 +201,32 @@ impl TestedLane {
             product: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let claimed = Claimed { header, whole: Arc::new(Whole::default()) };
-        Ok(Self { log: name.into(), sources, lane: Lane::new(build::parts(plan, &Role::whole(), nodes, watermark, claimed))?, next: 0 })
+        Ok(Self {
+            log: name.into(),
+            sources,
+            watermark: watermark.clone(),
+            lane: Lane::new(build::parts(plan, &Role::whole(), nodes, watermark, claimed))?,
+            next: 0,
+        })
+    }
+
+    /// Closes an epoch as a run does, but for its segments, and loads what it saved into fresh operators.
+    fn restart(&mut self, plan: &Plan, store: &StateStore) -> Result<()> {
+        for action in self.lane.step(Event::Close { now: WallTime(0), floors: vec![0; plan.tables.len()], taken: vec![] })? {
+            let Action::Write(mut cut) = action else { continue };
+            let state = store.finish(&cut.state, &self.lane.chain().whole().state, &mut cut.names)?;
+            self.lane.step(Event::Written(Written { segments: vec![], exits: vec![], state }))?;
+            self.lane.step(Event::Sealed)?;
+        }
+        let (header, whole) = (self.lane.chain().header().clone(), self.lane.chain().whole().clone());
+        let mut nodes = vec![];
+        for placed in plan.operators_of(Part::Whole) {
+            let mut operator = placed.build.build()?;
+            operator.load(&mut store.load(&whole.state, &placed.planned.name))?;
+            nodes.push(build::node(&placed, operator));
+        }
+        self.lane = Lane::new(build::parts(plan, &Role::whole(), nodes, &self.watermark, Claimed { header, whole }))?;
+        Ok(())
     }
 
     /// The next place in the lane's log.
