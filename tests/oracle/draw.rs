@@ -125,7 +125,8 @@ impl Case {
         let delay = if on_time { disorder + chance.random_range(1..2_000) } else { chance.random_range(0..disorder) };
         let last =
             if chance.random_bool(0.2) { Last::Pairs(pairs(&mut chance)) } else { Last::Windows(windows(&mut chance, on_time, disorder)) };
-        let in_order = matches!(&last, Last::Windows(w) if matches!(w.cut, Cut::Count { .. }));
+        // Neither may change the order in which readings come: a union does, within a message.
+        let in_order = matches!(&last, Last::Windows(w) if matches!(w.cut, Cut::Count { .. } | Cut::Session { max: Some(_), .. }));
         let mut steps: Vec<Step> = (0..chance.random_range(0..3)).map(|_| step(&mut chance, on_time && !in_order)).collect();
         let twice = chance.random_bool(0.3);
         if twice {

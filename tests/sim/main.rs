@@ -14,6 +14,7 @@ mod faults;
 mod mutants;
 mod oracle;
 mod run;
+mod shown;
 
 use coverage::Coverage;
 use faults::Faults;

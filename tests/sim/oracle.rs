@@ -36,7 +36,7 @@ pub(crate) struct Tables {
     late_parts: BTreeMap<i64, i64>,
     dead: BTreeSet<i64>,
     /// Name, key and start of a window: count and sum.
-    windows: BTreeMap<(&'static str, String, i64), (i64, i64)>,
+    pub(crate) windows: BTreeMap<(&'static str, String, i64), (i64, i64)>,
 }
 
 /// The windows by name, with the column of their key and their length in microseconds.

@@ -7,6 +7,7 @@ use crate::coverage::Coverage;
 use crate::disk::{Medium, ProcessDisk};
 use crate::faults::Faults;
 use crate::oracle::{Rising, Tables};
+use crate::shown::Shown;
 use flow::{Error, Result};
 use futures::FutureExt;
 use ingest::mqtt::{Session, SourceStatus};
@@ -79,6 +80,7 @@ struct Run {
     scheduler: Scheduler,
     plan: Plan,
     rising: Rising,
+    shown: Shown,
     /// The process of devices and time, which never dies.
     outside: Arc<Process>,
     zombies: Vec<(Arc<Process>, Duration)>,
@@ -117,8 +119,8 @@ impl Run {
         let outside = Process::new(0, -1);
         scheduler.spawn(&outside, "devices", broker.clone().publish());
         scheduler.spawn(&outside, "clock", steps(sim.clone()));
-        let (plan, rising) = (plan(&sim.faults)?, Rising::default());
-        Ok(Self { sim: sim.clone(), medium, broker, scheduler, plan, rising, outside, zombies: vec![], started: 0 })
+        let (plan, rising, shown) = (plan(&sim.faults)?, Rising::default(), Shown::default());
+        Ok(Self { sim: sim.clone(), medium, broker, scheduler, plan, rising, shown, outside, zombies: vec![], started: 0 })
     }
 
     fn all(&mut self, starts: &mut u64) -> Result<(), String> {
@@ -356,7 +358,8 @@ impl Run {
             return Err(format!("{unacked} messages are unacknowledged, at most {most} may be"));
         }
         if self.scheduler.steps.is_multiple_of(LOOK * 32) {
-            self.tables(life)?;
+            let tables = self.tables(life)?;
+            self.shown.look(&tables)?;
         }
         Ok(())
     }
@@ -371,6 +374,8 @@ impl Run {
         self.look(life)?;
         let tables = self.tables(life)?;
         tables.judge(&self.broker, self.sim.faults.all_on_time())?;
+        self.shown.look(&tables)?;
+        self.shown.all_in(&tables)?;
         let lanes = life.core.live().lanes().now_or_never().ok_or("the lanes wait for something")?.map_err(|e| format!("no lanes: {e}"))?;
         let counted = |word: &str| lanes.iter().filter_map(|lane| lane.whole.counters.get(word)).sum::<u64>();
         tables.counted("readings", counted("table.readings.stored"))?;
