@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::{Bug, Disk, DiskFile, Entry, FileReader, planted};
 
-/// The first bytes of a segment: name and version of the format.
-const MAGIC: [u8; 8] = *b"TGJRNL\x01\x00";
+/// The first bytes of a segment; the version of the format follows, in two bytes.
+const MAGIC: [u8; 6] = *b"TGJRNL";
+/// The version that is written, and the newest that is read. 2 added frames of lookup tables.
+pub(super) const VERSION: u16 = 2;
 /// Length of a segment's header.
 pub(super) const SEGMENT_HEADER: usize = 36;
 const ENDING: &str = "log";
@@ -119,8 +121,9 @@ pub(super) fn create(
 }
 
 impl SegmentHeader {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
         put_u64(&mut bytes, self.id);
         put_u64(&mut bytes, self.first);
         put_u64(&mut bytes, self.follows);
@@ -139,11 +142,14 @@ impl SegmentHeader {
             _ => at(&segment.path)(e),
         })?;
         let (front, crc) = bytes.split_at(SEGMENT_HEADER - 4);
-        if front[..6] != MAGIC[..6] || crc32c::crc32c(front).to_le_bytes() != crc {
+        if front[..6] != MAGIC || crc32c::crc32c(front).to_le_bytes() != crc {
             return Err(broken("the segment's header does not fit its checksum"));
         }
-        if front[6..8] != MAGIC[6..8] {
-            return Err(broken(&format!("written in version {} of the format, this program reads 1", front[6])));
+        let version = u16::from_le_bytes([front[6], front[7]]);
+        if version > VERSION {
+            let path = segment.path.display();
+            let what = format!("journal segment {path} has version {version} of the format, this program reads up to {VERSION}");
+            return Err(Error::new(Remedy::Stop, what));
         }
         let mut take = Take::new(&front[8..]);
         let header = Self { id: take.u64()?, first: take.u64()?, follows: take.u64()? };

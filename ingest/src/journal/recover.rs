@@ -191,6 +191,8 @@ fn rewrite(disk: &dyn Disk, segment: &Segment, seed: u32, end: u64, length: u64)
         copied += read as u64;
     }
     assert_eq!(copied, length, "the copy of {} has another length than what was read", segment.path.display());
+    // What follows is of this program's version.
+    to.write_all_at(&SegmentHeader::read(disk, segment)?.encode(), 0).map_err(failed)?;
     if !planted(Bug::CopyNotForced) {
         to.sync_data().map_err(failed)?;
     }

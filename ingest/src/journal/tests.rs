@@ -256,6 +256,30 @@ fn damage_in_an_ended_segment_is_told() {
     open(directory.path(), 2_000, [ends[5], ends[5]]).unwrap().close();
 }
 
+#[test]
+fn a_segment_of_an_earlier_version_is_read_and_one_of_a_newer_is_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path(), 1 << 20, [0, 0]).unwrap();
+    first.append(group(7));
+    let before = first.close();
+    let path = directory.path().join(format!("{:020}.log", 0));
+    let of_version = |version: u16| {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[6..8].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..32]);
+        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        bytes
+    };
+    let newer = of_version(3);
+    let error = open(directory.path(), 1 << 20, [0, 0]).err().expect("nobody knows what it means").to_string();
+    assert!(error.contains("00000000000000000000.log has version 3 of the format, this program reads up to 2"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), newer);
+    of_version(1);
+    assert_eq!(open(directory.path(), 1 << 20, [0, 0]).unwrap().close(), before);
+    assert_eq!(std::fs::read(&path).unwrap()[6], 2, "what follows in it is of this version");
+}
+
 /// Names, lengths and times of all files: what a reader must leave as it was.
 fn listing(directory: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
     let entries = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap());
