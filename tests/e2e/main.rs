@@ -17,6 +17,7 @@
 
 mod bad_input;
 mod flights;
+mod flood;
 mod functions;
 mod kills;
 mod lookups;
