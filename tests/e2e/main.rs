@@ -23,6 +23,7 @@ mod kills;
 mod lookups;
 mod power;
 mod real;
+mod recovery;
 mod refused;
 mod revised;
 mod rules;

@@ -58,7 +58,8 @@ async fn acks_come_in_the_order_of_receipt() {
 async fn cuts_in_the_middle_double_nothing_in_either_version() {
     for version in ["5", "3.1.1"] {
         let records = survives(&format!("version = \"{version}\""), |_| {}, TestBroker::cut).await;
-        assert!(records.iter().filter(|r| matches!(r, Record::Connected { session_present: true })).count() >= 4, "{version}");
+        // The last cut may find everything acknowledged, and nobody who still has to come back.
+        assert!(records.iter().filter(|r| matches!(r, Record::Connected { session_present: true })).count() >= 3, "{version}");
     }
 }
 
