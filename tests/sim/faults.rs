@@ -91,8 +91,9 @@ impl Faults {
         }
     }
 
-    /// Whether no reading can be late or too far in the future.
+    /// Whether no reading can be late or too far in the future. What a broker delivers again in another order may be out of order by as much
+    /// as the pipeline was away.
     pub(crate) fn all_on_time(&self) -> bool {
-        self.out_of_orderness_ms > self.disorder_ms && self.idle_ms > 1_000_000 && self.clock_step == 0
+        self.out_of_orderness_ms > self.disorder_ms && self.idle_ms > 1_000_000 && self.clock_step == 0 && !self.shuffle
     }
 }
