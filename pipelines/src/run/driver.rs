@@ -358,7 +358,7 @@ impl Driver {
     fn perform(&mut self, action: Action, progress: &mut Progress) -> Result<()> {
         match action {
             Action::Show { .. } | Action::ShowPanes { .. } => {
-                let waits = progress.hold.is_some() || (self.is_stage() && !planted(Bug::StageShownBeforeSeal));
+                let waits = progress.hold.is_some() || self.is_stage();
                 if waits {
                     progress.withheld.push((self.lane.epoch(), action));
                 } else {
