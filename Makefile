@@ -3,6 +3,7 @@
 # make kills    SIGKILLs of the real process behind a broker that misbehaves: KILLS=n at any moment, CALLS=n at durable system calls,
 #               CUTS=n of the power of its disk; SEED=k
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
+# make fuzz      random bytes through decoders, topics and the journal's reader, RUNS=n of each; new finds stay in the tools' cache
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
@@ -12,7 +13,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills mutants demo bench-w1 bench-operators audit
+.PHONY: test setup lint sim kills mutants fuzz demo bench-w1 bench-operators audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -36,6 +37,15 @@ kills:
 # The feature rebuilds our own crates, in test builds alone; no build of the product has it.
 mutants:
 	BUG=$(BUG) cargo test --workspace --features tests/planted --test sim every_planted -- --nocapture
+
+# A crate of its own, outside of the workspace. Without a sanitizer it needs no nightly compiler.
+fuzz:
+	command -v cargo-fuzz >/dev/null || cargo install --locked --root $(tools) cargo-fuzz
+	for target in decode topic journal; do \
+		mkdir -p $(tools)/../corpus/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(tools)/../fuzz -s none $$target $(tools)/../corpus/$$target tests/fuzz/seeds/$$target -- \
+			-runs=$(or $(RUNS),1000000) -timeout=1 -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+	done
 
 # The demo takes the dev profile: a cold build in minutes; the release build is the fast one.
 demo:

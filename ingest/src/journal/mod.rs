@@ -48,4 +48,4 @@ pub use body::{Body, Delivery, Group, Publish};
 pub use handle::{Durable, JournalHandle};
 pub use open::Journal;
 pub use options::{JournalOptions, Keep, Size, Sync};
-pub use unread::unread;
+pub use unread::{unread, unread_on};

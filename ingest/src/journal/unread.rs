@@ -9,7 +9,7 @@ use super::recover::{Found, find, verify, whole_groups};
 use flow::{Positions, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
-use world::LocalDisk;
+use world::{Disk, LocalDisk};
 
 /// How many rows and rejected messages of the journal in `directory` its lanes have not taken; 0 where there is no journal.
 ///
@@ -17,7 +17,11 @@ use world::LocalDisk;
 /// from the start, and others do not matter. Takes no lock and writes nothing; only for a journal that is not open. A torn tail is left
 /// out. Damage that would stop the journal from being opened is told.
 pub fn unread(directory: &Path, positions: &[(String, Positions)]) -> Result<u64> {
-    let disk = &LocalDisk;
+    unread_on(&LocalDisk, directory, positions)
+}
+
+/// As `unread`, on any disk.
+pub fn unread_on(disk: &dyn Disk, directory: &Path, positions: &[(String, Positions)]) -> Result<u64> {
     let Some(Found { id, segments, headers }) = find(disk, directory)? else { return Ok(0) };
     let from = lanes(&name(id), positions);
     let least = from.values().copied().min().unwrap_or_default();

@@ -1,0 +1,30 @@
+//! The seeds of the fuzzers, and what once failed, through what they fuzz (`make fuzz`).
+
+#[path = "src/lib.rs"]
+mod targets;
+
+use std::path::Path;
+
+fn each(target: &str, run: fn(&[u8])) {
+    let folder = tests::repository().join("tests/fuzz/seeds").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let files: Vec<_> = entries.map(|entry| entry.expect("a name").path()).collect();
+    assert!(!files.is_empty(), "no seeds in {}", folder.display());
+    let bytes = |path: &Path| std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    files.iter().for_each(|path| run(&bytes(path)));
+}
+
+#[test]
+fn no_kept_input_makes_a_decoder_panic() {
+    each("decode", targets::decode);
+}
+
+#[test]
+fn no_kept_input_makes_the_topic_parser_panic() {
+    each("topic", targets::topic);
+}
+
+#[test]
+fn no_kept_input_makes_the_journal_reader_panic() {
+    each("journal", targets::journal);
+}
