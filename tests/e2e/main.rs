@@ -17,13 +17,11 @@
 
 mod bad_input;
 mod flights;
-mod flood;
 mod functions;
 mod kills;
 mod lookups;
 mod power;
 mod real;
-mod recovery;
 mod refused;
 mod revised;
 mod rules;

@@ -132,13 +132,6 @@ impl Running {
         page
     }
 
-    /// The most bytes of memory that it has held so far (`VmHWM` of proc(5)); none once it has ended.
-    pub fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse::<u64>().ok()?;
-        Some(kibibytes << 10)
-    }
-
     /// Waits until it logs "ready". Panics with the log when it ends first.
     pub fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
