@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::power::Disk;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tests::{Manners, Mosquitto, Publisher, Running, TestBroker, Tidegate, assert_same, python, until};
+use tests::{Manners, Mosquitto, Publisher, Running, TestBroker, Tidegate, assert_same, from_environment, python, until};
 
 /// Windows of a minute close while the readings come: a reading is overtaken by as many as a broker redelivers, never by a minute's.
 const PIPELINE: &str = r#"
@@ -98,11 +98,6 @@ fn unaccounted(running: &Running) -> Option<f64> {
         .filter(|line| line.starts_with("tidegate_unaccounted_readings"))
         .map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     values.reduce(|a, b| Some(a? + b?)).flatten()
-}
-
-/// A number from the environment.
-fn from_environment(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
 /// What a campaign did.

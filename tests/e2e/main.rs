@@ -3,11 +3,13 @@
 //! ```text
 //! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
+//! flood.rs      ten times what a pipeline takes: its memory stays, the broker keeps the rest
 //! functions.rs  aggregates over time in windows and in queries
 //! power.rs      a disk that loses power, for kills.rs
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
 //! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
 //! bad_input.rs  bad messages between good ones
+//! recovery.rs   a start after kill -9 with many devices and a long journal: how soon, and in how much memory
 //! refused.rs    a second run on the same data directory
 //! revised.rs    windows that take readings after their close: one row each, provisional until it is final
 //! simulate.rs   simulated fleets with many faults, held against their truth by `verify`; and truths that were changed by one row
@@ -17,11 +19,13 @@
 
 mod bad_input;
 mod flights;
+mod flood;
 mod functions;
 mod kills;
 mod lookups;
 mod power;
 mod real;
+mod recovery;
 mod refused;
 mod revised;
 mod rules;

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tests::{Mosquitto, Tidegate, free_port, until};
 
 /// From a source to a raw table and windows of five seconds.
-const REST: &str = r#"
+pub(crate) const REST: &str = r#"
 [processors.per_5s]
 type = "window"
 inputs = ["INPUT"]
@@ -33,7 +33,7 @@ warm = { age = "1s", partition = "1s" }
 cold = { url = "cold", commit_every = "1s" }
 "#;
 
-const MQTT: &str = r#"
+pub(crate) const MQTT: &str = r#"
 [sources.floor]
 type = "mqtt"
 url = "URL"
@@ -88,7 +88,7 @@ drift = { share = 0.05, by = "10m" }
 jump = { share = 0.02, lasting = "500ms" }
 "#;
 
-const VERIFY: &str = r#"
+pub(crate) const VERIFY: &str = r#"
 [verify.raw.readings]
 values = { temperature = "temperature", humidity = "humidity" }
 
@@ -109,7 +109,7 @@ fn simulate(tidegate: &Tidegate, scenario: &str) -> Value {
 }
 
 /// The exit code of `verify`, and its verdict.
-fn verify(tidegate: &Tidegate, truth: &str) -> (Option<i32>, Value) {
+pub(crate) fn verify(tidegate: &Tidegate, truth: &str) -> (Option<i32>, Value) {
     let output = tidegate.call(&["verify", "--truth", truth, "--pipeline", "pipeline.toml", "--cold", "cold", "--json"]);
     let verdict = serde_json::from_slice(&output.stdout);
     (output.status.code(), verdict.unwrap_or_else(|e| panic!("no verdict: {e}\n{}", String::from_utf8_lossy(&output.stderr))))
@@ -131,7 +131,7 @@ fn nothing_differs(tidegate: &Tidegate, report: &Value) {
     }
 }
 
-fn check<'v>(verdict: &'v Value, table: &str) -> &'v Value {
+pub(crate) fn check<'v>(verdict: &'v Value, table: &str) -> &'v Value {
     let checks = verdict["checks"].as_array().expect("checks");
     checks.iter().find(|check| check["table"] == table).unwrap_or_else(|| panic!("no check of {table}: {verdict:#}"))
 }

@@ -6,6 +6,7 @@
 
 mod broker;
 mod compare;
+mod environment;
 mod mosquitto;
 mod publisher;
 mod python;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use broker::{Manners, Record, TestBroker};
 pub use compare::{assert_same, rows};
+pub use environment::from_environment;
 pub use mosquitto::Mosquitto;
 pub use publisher::Publisher;
 pub use python::{python, repository, shared_data};

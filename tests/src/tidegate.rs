@@ -142,6 +142,14 @@ impl Running {
         }
     }
 
+    /// The most physical memory that it has held at once, in bytes (`VmHWM`).
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process has a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_else(|| panic!("no VmHWM in\n{status}"));
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap_or_else(|e| panic!("{line}: {e}"));
+        kilobytes * 1024
+    }
+
     /// Has it not ended yet?
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child of ours can be asked").is_none()
