@@ -1,4 +1,4 @@
-//! A broker that misbehaves on request, toward one subscriber: it loses acks, redelivers with and without DUP and in another order, cuts
+//! A broker that misbehaves on request, toward one subscriber: it loses acks, obeys them in another order, delivers in turned order, redelivers with and without DUP and in another order, cuts
 //! connections, forgets the session, takes the client id away, and writes down everything it sent and every PUBACK it got.
 //!
 //! Publishes do not come over MQTT but from the test, as `publish`. At most `window` of them are open at once, as with a Receive Maximum.
@@ -49,6 +49,13 @@ pub enum Record {
         /// Which publish.
         number: usize,
     },
+    /// A PUBACK came and is held back; it is obeyed after later ones, or lost with the connection.
+    Held {
+        /// Its packet id.
+        packet: u16,
+        /// Which publish.
+        number: usize,
+    },
     /// A PUBACK came for a packet that is not open.
     Stray {
         /// Its packet id.
@@ -69,13 +76,17 @@ pub struct Manners {
     pub reversed: bool,
     /// How many PUBACKs are lost next.
     pub lose_acks: usize,
+    /// So many PUBACKs are held back, and obeyed in another order than they came; a connection that ends leaves those it holds unobeyed.
+    pub holds_acks: usize,
+    /// So many publishes at a time are delivered in turned order when they are sent for the first time.
+    pub turns_round: usize,
     /// Ends the connection after so many publishes sent on it.
     pub cut_after: Option<usize>,
 }
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { window: 1_000, marks_dup: true, reversed: false, lose_acks: 0, cut_after: None }
+        Self { window: 1_000, marks_dup: true, reversed: false, lose_acks: 0, holds_acks: 0, turns_round: 0, cut_after: None }
     }
 }
 
@@ -102,6 +113,10 @@ struct State {
     open: Vec<(u16, usize)>,
     /// Of `open`, what goes out again on this connection.
     again: VecDeque<(u16, usize)>,
+    /// Of `open`, what was acknowledged on this connection and is held back.
+    held: Vec<u16>,
+    /// How many at the front of `queue` stand in turned order.
+    turned: usize,
     next_packet: u16,
     acked: BTreeSet<usize>,
     session: bool,
@@ -196,10 +211,13 @@ impl TestBroker {
         self.shared.lock().records.clone()
     }
 
-    /// Publishes that were acknowledged, obeyed or lost on the way.
+    /// Publishes that were acknowledged, obeyed, held back or lost on the way.
     pub fn acknowledged(&self) -> BTreeSet<usize> {
         let state = self.shared.lock();
-        let lost = state.records.iter().filter_map(|r| if let Record::Lost { number, .. } = r { Some(*number) } else { None });
+        let lost = state.records.iter().filter_map(|r| match r {
+            Record::Lost { number, .. } | Record::Held { number, .. } => Some(*number),
+            _ => None,
+        });
         state.acked.iter().copied().chain(lost).collect()
     }
 
@@ -230,7 +248,7 @@ impl TestBroker {
             match record {
                 Record::Connected { .. } => sent.clear(),
                 Record::Sent { packet, .. } => sent.push_back(packet),
-                Record::Acked { packet, .. } | Record::Lost { packet, .. } | Record::Stray { packet } => {
+                Record::Acked { packet, .. } | Record::Lost { packet, .. } | Record::Held { packet, .. } | Record::Stray { packet } => {
                     assert_eq!(sent.pop_front(), Some(packet), "record {place}: a PUBACK out of order");
                 }
                 Record::Subscribed | Record::Ended => {}
@@ -275,6 +293,7 @@ impl State {
         self.end();
         self.level = level;
         self.sent = 0;
+        self.held.clear();
         self.answers = VecDeque::from([packet::connack(level, self.session)]);
         self.socket = Some(socket);
         let present = std::mem::replace(&mut self.session, true);
@@ -297,9 +316,41 @@ impl State {
             self.records.push(Record::Lost { packet, number });
             return;
         }
-        self.open.remove(place);
-        self.acked.insert(number);
+        if self.manners.holds_acks > 0 {
+            self.records.push(Record::Held { packet, number });
+            self.held.push(packet);
+            if self.held.len() > self.manners.holds_acks {
+                // Any but the oldest: it waits longest.
+                let packet = self.held.swap_remove(1 + number % (self.held.len() - 1));
+                self.obey(packet);
+            }
+            return;
+        }
         self.records.push(Record::Acked { packet, number });
+        self.obey(packet);
+    }
+
+    fn obey(&mut self, packet: u16) {
+        let place = self.open.iter().position(|(id, _)| *id == packet).expect("what is held is open");
+        let (_, number) = self.open.remove(place);
+        self.acked.insert(number);
+    }
+
+    /// Nothing more comes: what is held is obeyed, the newest first.
+    fn let_go(&mut self) {
+        while let Some(packet) = self.held.pop() {
+            self.obey(packet);
+        }
+    }
+
+    /// The next publish that was never sent.
+    fn first_of_queue(&mut self) -> Option<usize> {
+        if self.turned == 0 {
+            self.turned = self.manners.turns_round.min(self.queue.len());
+            self.queue.make_contiguous()[..self.turned].reverse();
+        }
+        self.turned = self.turned.saturating_sub(1);
+        self.queue.pop_front()
     }
 
     /// The next packet to send, if there is one now.
@@ -315,7 +366,7 @@ impl State {
             Some(open) => open,
             None if self.open.len() >= self.manners.window => return None,
             None => {
-                let number = self.queue.pop_front()?;
+                let number = self.first_of_queue()?;
                 let packet = self.free_packet();
                 self.open.push((packet, number));
                 (packet, number)
@@ -398,7 +449,11 @@ fn write(out: &mut TcpStream, shared: &Shared, connection: u64) {
             state.manners.cut_after = None;
             state.end();
         } else {
-            state = shared.changed.wait_timeout(state, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
+            let (woken, waited) = shared.changed.wait_timeout(state, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if waited.timed_out() && state.connection == connection {
+                state.let_go();
+            }
         }
     }
 }
