@@ -2,6 +2,7 @@
 # make sim       simulated crashes and faults: SEEDS=n seeds from FROM=k on, or SEED=k alone with its last EVENTS=n
 # make kills    SIGKILLs of the real process behind a broker that misbehaves: KILLS=n at any moment, CALLS=n at durable system calls,
 #               CUTS=n of the power of its disk; SEED=k
+# make failpoints  ends the real process between any two durable steps of journal, start, seal and move
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
 # make fuzz      random bytes through decoders, topics and the journal's reader, RUNS=n of each; new finds stay in the tools' cache
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
@@ -13,7 +14,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills mutants fuzz demo bench-w1 bench-operators audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz demo bench-w1 bench-operators audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -34,7 +35,10 @@ sim:
 kills:
 	KILLS=$(or $(KILLS),200) CALLS=$(or $(CALLS),200) CUTS=$(or $(CUTS),50) SEED=$(or $(SEED),1) cargo test --workspace --test e2e kills:: -- --nocapture
 
-# The feature rebuilds our own crates, in test builds alone; no build of the product has it.
+# The features of these two rebuild our own crates, in test builds alone; no build of the product has them.
+failpoints:
+	SEED=$(or $(SEED),1) cargo test --workspace --features tests/failpoints --test e2e failpoints:: -- --nocapture
+
 mutants:
 	BUG=$(BUG) cargo test --workspace --features tests/planted --test sim every_planted -- --nocapture
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use world::{Bug, Disk, DiskFile, planted, sync_parent};
+use world::{Bug, Disk, DiskFile, Point, planted, reach, sync_parent};
 
 /// What names of unfinished files end in; such files may be deleted when their writer is gone.
 pub const UNFINISHED: &str = "tmp";
@@ -52,7 +52,9 @@ impl<'a> NewFile<'a> {
             self.disk.rename(&self.unfinished, &self.target)?;
             return sync_parent(self.disk, &self.target);
         }
+        reach(Point::FileForced);
         self.disk.link(&self.unfinished, &self.target)?;
+        reach(Point::FileNamed);
         self.disk.remove(&self.unfinished)?;
         if planted(Bug::NoFsyncOfDirectories) {
             return Ok(());

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use world::{Bug, Disk, planted};
+use world::{Bug, Disk, Point, planted, reach};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a lane has marked of one table.
@@ -78,7 +78,9 @@ impl Mover {
         if open.is_empty() {
             return Ok(moved);
         }
+        reach(Point::MoveBegun);
         open.iter().flat_map(|m| &m.segments).try_for_each(|segment| self.check(segment))?;
+        reach(Point::MoveChecked);
         let segments: Vec<PathBuf> = open.iter().flat_map(|m| &m.segments).map(|s| self.warm.join(&s.file)).collect();
         let expected: u64 = open.iter().flat_map(|m| &m.segments).map(|s| s.rows).sum();
         let files = self.cold.write(&segments, &self.key, &self.name(open[0]), now_ms).await?;
@@ -87,11 +89,13 @@ impl Mover {
             self.cold.discard(&files);
             return Err(Error::new(Remedy::Retry, format!("table {}: {written} rows written for {expected} in the segments", self.table)));
         }
+        reach(Point::MoveWritten);
         let transactions: BTreeMap<_, _> = open.iter().map(|m| (self.app(m), m.number)).collect();
         let snapshot = if planted(Bug::CommitOnAnotherSnapshot) { self.cold.newest().await? } else { snapshot };
         if let Err(error) = snapshot.commit(&files, &transactions).await {
             self.settle(&open, &files, snapshot.number(), error).await?;
         }
+        reach(Point::MoveCommitted);
         moved.lanes.extend(open.iter().map(|m| (m.lane.clone(), m.number)));
         moved.rows = written;
         moved.bytes = files.iter().map(|f| f.bytes).sum();

@@ -36,11 +36,26 @@ impl Tidegate {
 
     /// Starts `run` with these further arguments and does not wait.
     pub fn start(&self, arguments: &[&str]) -> Running {
+        let (mut command, log) = self.prepared();
+        command.args(["run", "pipeline.toml"]).args(arguments);
+        Running { child: command.spawn().expect("tidegate starts"), log }
+    }
+
+    /// The binary, with a new log.
+    fn prepared(&self) -> (Command, PathBuf) {
         self.runs.set(self.runs.get() + 1);
         let log = self.folder.path().join(format!("run-{}.log", self.runs.get()));
         let file = File::create(&log).expect("a log file");
         let mut command = self.command();
-        command.args(["run", "pipeline.toml"]).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        (command, log)
+    }
+
+    /// Starts `run` so that it ends at a place of `world::Point` when it comes there after so many times. The binary must have the feature.
+    pub fn start_failing_at(&self, point: world::Point, times: u64) -> Running {
+        let (mut command, log) = self.prepared();
+        let before = if times > 0 { format!("{times}*off->") } else { String::new() };
+        command.args(["run", "pipeline.toml"]).env("FAILPOINTS", format!("{point:?}={before}return"));
         Running { child: command.spawn().expect("tidegate starts"), log }
     }
 
@@ -157,8 +172,17 @@ impl Running {
 
     /// Has SIGKILL ended it? Panics with the log when something else has.
     pub fn was_killed(&mut self) -> bool {
+        self.was_ended_by(9)
+    }
+
+    /// Has it ended itself by SIGABRT, as it does at a fail point? Panics with the log when something else has.
+    pub fn was_aborted(&mut self) -> bool {
+        self.was_ended_by(6)
+    }
+
+    fn was_ended_by(&mut self, signal: i32) -> bool {
         let Some(status) = self.child.try_wait().expect("a child of ours can be asked") else { return false };
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "ended with {status}\n{}", self.log());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(signal), "ended with {status}\n{}", self.log());
         true
     }
 
@@ -216,6 +240,9 @@ fn built() -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--workspace", "--bins", "--target-dir"]);
     cargo.arg(profile.parent().expect("a profile lies in the target folder")).current_dir(crate::repository());
+    if cfg!(feature = "failpoints") {
+        cargo.args(["--features", "tests/failpoints"]);
+    }
     if profile.ends_with("release") {
         cargo.arg("--release");
     }

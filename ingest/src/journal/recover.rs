@@ -8,7 +8,7 @@ use super::{Body, Publish};
 use flow::{Error, Result};
 use std::io::Read;
 use std::path::Path;
-use world::{Bug, Disk, FileReader, planted};
+use world::{Bug, Disk, FileReader, Point, planted, reach};
 
 /// A segment is copied in pieces of this many bytes.
 const COPY_BYTES: usize = 1 << 20;
@@ -201,7 +201,10 @@ fn rewrite(disk: &dyn Disk, segment: &Segment, seed: u32, end: u64, length: u64)
         SegmentHeader::read(disk, &copy)?;
         verify(disk, &copy, seed, end, |_, _| Ok(()))?;
     }
-    disk.rename(&copy.path, &segment.path).map_err(failed)
+    reach(Point::JournalCopied);
+    disk.rename(&copy.path, &segment.path).map_err(failed)?;
+    reach(Point::JournalRenamed);
+    Ok(())
 }
 
 fn unsteady(path: &Path, first: u64, second: u64) -> Error {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use world::{Bug, DiskFile, World, is_full, planted};
+use world::{Bug, DiskFile, Point, World, is_full, planted, reach};
 
 /// Most bytes of one write: enough that an fsync is well used, little enough that acks are not held up by it.
 const COMMIT_BYTES: usize = 8 << 20;
@@ -219,6 +219,7 @@ impl Writer {
 
     /// Forces everything written to disk. A failure is never tried again: the kernel may have dropped the pages and say yes next time.
     fn force(&mut self) -> Result<()> {
+        reach(Point::JournalWritten);
         let mut forced = self.shared.sync(&*self.file);
         if planted(Bug::FsyncTriedAgain) && forced.is_err() {
             forced = self.shared.sync(&*self.file);
@@ -229,6 +230,7 @@ impl Writer {
         self.shared.check()?;
         self.shared.durable.fetch_max(self.next, Ordering::AcqRel);
         self.last_sync = self.shared.world.elapsed();
+        reach(Point::JournalForced);
         Ok(())
     }
 

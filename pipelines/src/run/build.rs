@@ -25,7 +25,7 @@ use storage::outbox::outbox_dir;
 use storage::panes::Identity;
 use storage::state::StateStore;
 use storage::view::LiveLane;
-use world::World;
+use world::{Point, World, reach};
 
 /// Queries that began before a file lost its name may read it this much longer, in query deadlines.
 const LINGER_DEADLINES: u32 = 2;
@@ -135,7 +135,9 @@ pub(crate) fn make(
     owner: &str,
 ) -> Result<Made> {
     let claimed = shared.epochs.claim(name, &plan.fingerprint, incarnation, owner)?;
+    reach(Point::LaneClaimed);
     clean(plan, shared, name, &claimed)?;
+    reach(Point::LaneCleaned);
     let (header, whole) = (claimed.header.clone(), claimed.whole.clone());
     let mut nodes = vec![];
     for placed in plan.operators_of(role.part) {
@@ -143,6 +145,7 @@ pub(crate) fn make(
         operator.load(&mut shared.state.load(&whole.state, &placed.planned.name))?;
         nodes.push(node(&placed, operator));
     }
+    reach(Point::LaneLoaded);
     let lane = flow::Lane(name.into());
     let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()));
     let parts = parts(plan, role, nodes, watermark, claimed);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use storage::epoch::{EpochStore, Names, Record, Sealed, StateChange, Whole};
 use storage::outbox::write_exit;
 use storage::warm::{segment_path, write_segment};
-use world::{World, is_full};
+use world::{Point, World, is_full, reach};
 
 /// How long a lane waits before it tries again on a full disk.
 const ROOM: Duration = Duration::from_secs(1);
@@ -42,7 +42,10 @@ fn write(shared: &Shared, whole: &Whole, cut: &Cut, names: &mut Names) -> Result
         .and_then(|()| write_exits(shared, cut, names, &mut written))
         .and_then(|()| Ok(shared.state.finish(&cut.state, &whole.state, names)?));
     match all {
-        Ok(state) => Ok(Event::Written(Written { state, ..written })),
+        Ok(state) => {
+            reach(Point::EpochWritten);
+            Ok(Event::Written(Written { state, ..written }))
+        }
         Err(error) => {
             remove(shared, &written);
             Err(error)
@@ -77,6 +80,7 @@ fn write_segments(shared: &Shared, cut: &Cut, names: &mut Names, written: &mut W
             written.segments.push((*table, segment));
         }
     }
+    reach(Point::SegmentsWritten);
     Ok(())
 }
 
@@ -105,6 +109,7 @@ pub(crate) async fn seal(shared: Arc<Shared>, log: Option<(JournalHandle, Offset
     if let Some((handle, below)) = log {
         shared.world.blocking("the fsync of the journal", move || handle.sync_below(below)).await??;
     }
+    reach(Point::SealForced);
     let lane = record.header.lane.clone();
     let (number, record, mut told) = (record.header.number, Arc::new(record), false);
     let sealed = loop {
@@ -115,6 +120,7 @@ pub(crate) async fn seal(shared: Arc<Shared>, log: Option<(JournalHandle, Offset
             done => break done?,
         }
     };
+    reach(Point::EpochSealed);
     match sealed {
         Sealed::Ours => Ok(Event::Sealed),
         Sealed::Fenced => {

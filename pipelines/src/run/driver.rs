@@ -25,7 +25,7 @@ use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
 use tokio::sync::{mpsc, oneshot};
-use world::{Bug, World, planted};
+use world::{Bug, Point, World, planted, reach};
 
 /// How often a lane looks at its clock: the grain of silence, marks and closes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -427,6 +427,7 @@ impl Driver {
             let least = journal.sealed.iter().map(|p| p.load(Ordering::Acquire)).min().unwrap_or(0);
             journal.handle.release(Offset(least))?;
         }
+        reach(Point::EpochPublished);
         Ok(())
     }
 }

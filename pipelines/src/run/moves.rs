@@ -12,7 +12,7 @@ use storage::cold::ColdTable;
 use storage::mover::{Marked, Mover};
 use storage::view::Views;
 use tokio_util::sync::CancellationToken;
-use world::World;
+use world::{Point, World, reach};
 
 /// How often the mover looks for marks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -131,6 +131,7 @@ impl Moves {
                 self.counts.committed.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(table = table.mover.table, rows = moved.rows, bytes = moved.bytes, "moved to cold");
                 table.sweep(&moved.lanes).await;
+                reach(Point::MoveSwept);
                 let number = table.number;
                 for (lane, t) in moved.lanes {
                     if let Some(handle) = self.lanes.iter().find(|h| *h.lane.0 == lane) {
@@ -138,6 +139,7 @@ impl Moves {
                         let _ = handle.commands.send(Command::Moved { table: number, number: t }).await;
                     }
                 }
+                reach(Point::MoveTold);
             }
             Err(error) => {
                 self.counts.failed.fetch_add(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 mod disk;
 mod local;
 mod planted;
+mod point;
 mod time;
 
 pub use disk::{Disk, DiskFile, Entry, FileReader, is_full, read, sync_parent};
@@ -15,6 +16,7 @@ pub use local::{LocalDisk, local_disk};
 #[cfg(feature = "planted")]
 pub use planted::plant;
 pub use planted::{Bug, planted};
+pub use point::{Point, reach};
 pub use time::{Job, RealTime, Threads, Time, Waiting};
 
 use flow::{Error, Result, WallTime};

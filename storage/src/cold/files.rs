@@ -21,6 +21,7 @@ use parquet::schema::types::ColumnPath;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use world::{Point, reach};
 
 /// Memory of the sort; more goes to temporary files.
 const SORT_MEMORY: usize = 256 << 20;
@@ -149,12 +150,14 @@ impl Days<'_> {
         let Some((mut file, writer)) = self.open.take() else { return Ok(()) };
         let at = self.cold.root().join(&file.path);
         let out = writer.into_inner().map_err(|e| Error::retry(format!("ending {}", file.path), e))?;
+        reach(Point::MoveFileWritten);
         let sync = || {
             out.sync_all()?;
             sync_directories(at.parent().unwrap_or(self.cold.root()))?;
             Ok::<_, std::io::Error>(out.metadata()?.len())
         };
         file.bytes = sync().map_err(|e| Error::retry(format!("fsync of {}", at.display()), e))?;
+        reach(Point::MoveFileForced);
         self.done.push(file);
         Ok(())
     }
