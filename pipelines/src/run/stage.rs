@@ -5,7 +5,8 @@
 //! that of a single lane, whichever lane is faster and wherever epochs end.
 //!
 //! A lane that has announced no watermark is left out. What others sealed counts only as far as such a lane has read the log that they share:
-//! otherwise the first rows of a lane whose seal takes longer would be late.
+//! otherwise the first rows of a lane whose seal takes longer would be late. While the first that a lane announced does not count yet, nothing
+//! goes on.
 
 use crate::run::exits::{packed_marks, unpack};
 use crate::run::lane::Event;
@@ -153,6 +154,9 @@ impl StageFeed {
     }
 
     fn step(&self) -> Step {
+        if self.feeders.iter().any(|f| f.waiting.is_some() && !has_announced(&f.seen)) {
+            return Step::Wait;
+        }
         let active: Vec<usize> = (0..self.logs.len()).filter(|log| has_announced(&self.feeders[self.logs[*log].feeder].seen)).collect();
         for log in &active {
             if let Some(file) = self.unread(*log) {
@@ -250,7 +254,7 @@ mod tests {
     use storage::outbox::{ExitRows, write_exit};
     use tempfile::TempDir;
 
-    /// Two lanes with one exit, and their second stage.
+    /// Lanes with one exit, and their second stage.
     struct Family {
         folder: TempDir,
         world: World,
@@ -260,9 +264,13 @@ mod tests {
 
     impl Family {
         fn new() -> Self {
+            Self::of(2)
+        }
+
+        fn of(lanes: usize) -> Self {
             let (folder, world) = (tempfile::tempdir().unwrap(), World::real());
             let exits = vec![PlannedExit { input: Input::Partials(0), name: "all".into(), sources: vec![0] }];
-            let lanes = ["j/0", "j/1"].map(|name| (name.to_owned(), Arc::default())).to_vec();
+            let lanes = (0..lanes).map(|lane| (format!("j/{lane}"), Arc::default())).collect();
             let outlets = Arc::new(Outlets::new(exits, lanes, &|_| 0));
             let feed = StageFeed::new(outlets.clone(), &world, folder.path().to_owned(), &Positions::default(), EventTime::MIN);
             Self { folder, world, outlets, feed }
@@ -345,6 +353,17 @@ mod tests {
         assert!(family.feed.next().now_or_never().is_none(), "lane 1 may have rows below 9");
         family.seal(1, 9, &[2], 3);
         assert_eq!(family.given().await, ["lane 1 [2] to 1 W 2", "W 3"]);
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_on_without_a_lane_whose_first_rows_do_not_count_yet() {
+        let mut family = Family::of(3);
+        family.seal(0, 40, &[6], 50);
+        family.seal(1, 60, &[2], 55);
+        family.seal(2, 50, &[], i64::MIN);
+        assert!(family.feed.next().now_or_never().is_none(), "lane 1 has rows, and lane 2 may have some below 60");
+        family.seal(2, 61, &[], i64::MIN);
+        assert_eq!(family.given().await, ["lane 1 [2] to 1 W 2", "lane 0 [6] to 1 W 6", "W 50"]);
     }
 
     #[tokio::test]
