@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Seeds of a run without `SEEDS`.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1_500;
 /// One seed in so many is run twice, and must log the same.
 const TWICE: u64 = 100;
 
