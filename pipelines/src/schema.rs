@@ -6,6 +6,7 @@ use crate::spec::{
 };
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
+use ingest::kafka::KafkaOptions;
 use ingest::lookup::LookupOptions;
 use ingest::mqtt::MqttOptions;
 use processors::alert::AlertOptions;
@@ -30,7 +31,11 @@ use storage::TableOptions;
 #[must_use]
 pub fn schema() -> Value {
     let mut make = SchemaSettings::draft2020_12().into_generator();
-    let sources = [both::<SourceCommon, MqttOptions>(&mut make), both::<SourceCommon, FileOptions>(&mut make)];
+    let sources = [
+        both::<SourceCommon, MqttOptions>(&mut make),
+        both::<SourceCommon, FileOptions>(&mut make),
+        both::<SourceCommon, KafkaOptions>(&mut make),
+    ];
     let processors = [
         both::<Inputs, FilterOptions>(&mut make),
         both::<Inputs, MapOptions>(&mut make),

@@ -24,6 +24,7 @@ mod failpoints;
 mod flights;
 mod flood;
 mod functions;
+mod kafka;
 mod kills;
 mod lookups;
 mod power;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and this machine lacks: Debian packages, and cargo-deny and a Python environment in the user's cache.
+# Installs what the tests need and this machine lacks: Debian packages, and cargo-deny, Apache Kafka and a Python environment in the user's cache.
 # Says what and why. Without root it prints the command and ends with 1.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,6 +20,8 @@ need mosquitto mosquitto "the MQTT broker of the end-to-end tests"
 need promtool prometheus "checks the Prometheus rules"
 need mkfs.ext4 e2fsprogs "makes the disk that loses power"
 need strace strace "kills the process at chosen system calls"
+need java openjdk-17-jre-headless "runs the Kafka broker of the end-to-end tests"
+need mvn maven "fetches Apache Kafka"
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   missing+=(python3-venv)
   echo "setup: python3-venv is missing: the Python packages go into an environment of their own"
@@ -40,6 +42,14 @@ if ! PATH="$tools/bin:$PATH" command -v cargo-deny >/dev/null 2>&1; then
   # Without optimisation it builds in a third of the time, and one check takes seconds all the same.
   cargo install --quiet --locked --debug cargo-deny --root "$tools" --target-dir "$tools/target"
   rm -rf "$tools/target"
+fi
+
+kafka=$tools/kafka
+if ! cmp -s "$here/kafka/pom.xml" "$kafka/pom.xml"; then
+  echo "setup: Apache Kafka is missing or of another version: the tests start a broker of it; it goes to $kafka (55 MB)"
+  rm -rf "$kafka"
+  mvn --quiet --batch-mode --file "$here/kafka/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$kafka"
+  cp "$here/kafka/pom.xml" "$kafka/pom.xml"
 fi
 
 stamp=$venv/requirements.txt

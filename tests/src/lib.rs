@@ -1,4 +1,4 @@
-//! What the tests share: the `tidegate` binary as a process, a real Mosquitto, a broker that misbehaves on request, a publisher,
+//! What the tests share: the `tidegate` binary as a process, a real Mosquitto and a real Apache Kafka, a broker that misbehaves on request, a publisher,
 //! Python, and the comparison of two tables.
 //!
 //! These helpers serve tests alone, so they panic with a message instead of returning errors. A server that is missing is an error
@@ -7,6 +7,7 @@
 mod broker;
 mod compare;
 mod environment;
+mod kafka;
 mod mosquitto;
 mod publisher;
 mod python;
@@ -16,6 +17,7 @@ mod wait;
 pub use broker::{Manners, Record, TestBroker};
 pub use compare::{assert_same, rows};
 pub use environment::from_environment;
+pub use kafka::Kafka;
 pub use mosquitto::Mosquitto;
 pub use publisher::Publisher;
 pub use python::{python, repository, shared_data};

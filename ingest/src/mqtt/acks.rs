@@ -3,7 +3,7 @@
 //! A task of its own, since sending an ack can wait for room at the client, and the client must not wait for itself (its loop is what
 //! makes the room). An ack of an ended connection is dropped: its packet id means nothing to the next one, and the broker sends again.
 
-use super::status::SourceStatus;
+use crate::status::SourceStatus;
 use flow::Result;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,6 +1,6 @@
 //! Where a broker is: scheme, host and port of `url`, and a path for websockets.
 
-use super::options::mistake;
+use crate::credentials::mistake;
 use crate::decode::OptionError;
 use url::{Host, Url};
 

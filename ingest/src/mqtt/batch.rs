@@ -6,10 +6,11 @@
 use super::events::Received;
 use super::redelivery::publish_hash;
 use crate::Rejected;
+use crate::beside::{raw, traces};
 use crate::decode::{Decoded, Decoder, Message, TopicPattern};
 use crate::journal::Body;
 use crate::route::{lanes_of, split};
-use arrow::array::{ArrayRef, AsArray, BinaryViewBuilder, RecordBatch, StringViewBuilder};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewBuilder};
 use arrow::buffer::Buffer;
 use flow::{Batch, Error, Origin, Reason, Result, Span, WallTime, trail};
 use std::collections::BTreeMap;
@@ -145,31 +146,13 @@ impl Batcher {
             decoded.messages.iter().for_each(|row| topics.append_value(topic_of(row)));
             beside.push((trail::TOPIC, Arc::new(topics.finish()), true));
         }
+        let message_of = |row: u32| &messages[usable[row as usize].0];
         let latest = arrival.plus(self.max_future).0;
-        if batch.times().iter().any(|time| *time > latest) {
-            let payload = |row: u32| &messages[usable[row as usize].0].payload;
-            let mut raw = BinaryViewBuilder::with_capacity(batch.len());
-            let mut block: Option<(u32, u32)> = None;
-            for (row, time) in decoded.messages.iter().zip(batch.times()) {
-                if *time <= latest {
-                    raw.append_null();
-                    continue;
-                }
-                // The rows of one message share its bytes.
-                let number = match block {
-                    Some((of, number)) if of == *row => number,
-                    _ => raw.append_block(Buffer::from(payload(*row).clone())),
-                };
-                block = Some((*row, number));
-                let length = u32::try_from(payload(*row).len()).expect("an MQTT packet has less than 256 MiB");
-                raw.try_append_view(number, 0, length).map_err(|e| Error::stop("keeping the bytes of a message", e))?;
-            }
-            beside.push((trail::RAW, Arc::new(raw.finish()), true));
+        if let Some(raw) = raw(batch.times(), latest, &decoded.messages, |row| Buffer::from(message_of(row).payload.clone()))? {
+            beside.push((trail::RAW, raw, true));
         }
-        if usable.iter().any(|(place, _)| messages[*place].trace.is_some()) {
-            let mut traces = StringViewBuilder::with_capacity(batch.len()).with_deduplicate_strings();
-            decoded.messages.iter().for_each(|row| traces.append_option(messages[usable[*row as usize].0].trace.as_deref()));
-            beside.push((trail::TRACE, Arc::new(traces.finish()), true));
+        if let Some(traces) = traces(&decoded.messages, |row| message_of(row).trace.as_deref()) {
+            beside.push((trail::TRACE, traces, true));
         }
         if beside.is_empty() {
             return Ok(batch);

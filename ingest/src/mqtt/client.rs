@@ -5,9 +5,9 @@
 
 use super::acks::Acker;
 use super::options::MqttOptions;
-use super::status::SourceStatus;
 use super::wire::{Broken, Heard, Requests, Settings, Wire};
 use crate::decode::{OptionError, TopicPattern};
+use crate::status::SourceStatus;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};

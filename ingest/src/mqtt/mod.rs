@@ -12,14 +12,11 @@ mod events;
 mod options;
 mod redelivery;
 mod source;
-mod status;
 mod tls;
 mod wire;
 
 pub use acks::Acker;
 pub use events::{Event, Received};
-pub use options::{MqttOptions, Redelivery, Secret, Version};
+pub use options::{MqttOptions, Redelivery, Version};
 pub use redelivery::publish_hash;
 pub use source::{MqttSource, Session, run};
-pub use status::SourceStatus;
-pub use tls::TlsOptions;

@@ -4,11 +4,10 @@
 //! never their values.
 
 use super::address::Address;
-use super::tls::TlsOptions;
+use crate::credentials::{Secret, TlsOptions, mistake};
 use crate::decode::{OptionError, TopicPattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The shortest keep-alive: below it a busy broker looks like an absent one.
@@ -90,18 +89,6 @@ pub enum Redelivery {
     Any,
 }
 
-/// Where a secret stands: `{ env = "NAME" }` or `{ file = "path" }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Secret {
-    /// Name of an environment variable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub env: Option<String>,
-    /// Path of a file; one line end at its end is no part of the secret.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-}
-
 impl MqttOptions {
     /// Looks for mistakes that need no broker; an error names the key.
     pub fn check(&self) -> Result<(), OptionError> {
@@ -174,31 +161,6 @@ impl MqttOptions {
         let prefix = self.share.as_ref().map_or_else(String::new, |s| format!("$share/{s}/"));
         patterns.iter().map(|p| format!("{prefix}{}", p.filter())).collect()
     }
-}
-
-impl Secret {
-    fn check(&self) -> Result<(), OptionError> {
-        if self.env.is_some() == self.file.is_some() {
-            return Err(mistake("password", "names both or neither of `env` and `file`", Some("{ env = \"NAME\" }")));
-        }
-        Ok(())
-    }
-
-    /// The secret itself. An error says which name has nothing behind it.
-    pub fn read(&self) -> Result<String, OptionError> {
-        self.check()?;
-        if let Some(name) = &self.env {
-            return std::env::var(name).map_err(|e| mistake("password.env", format!("{name}: {e}"), None));
-        }
-        let path = self.file.as_deref().expect("check: one of the two is there");
-        let text = std::fs::read_to_string(path).map_err(|e| mistake("password.file", format!("{}: {e}", path.display()), None))?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
-    }
-}
-
-pub(super) fn mistake(path: &str, message: impl Into<String>, hint: Option<&str>) -> OptionError {
-    OptionError { path: path.into(), message: message.into(), hint: hint.map(Into::into) }
 }
 
 const fn one() -> u8 {
@@ -289,16 +251,5 @@ mod tests {
         shared.check().unwrap();
         assert_eq!(shared.client_id("p", "s", 1), "me-1");
         assert_eq!(shared.filters(&shared.patterns().unwrap()), ["$share/g/plant/+/+"]);
-    }
-
-    #[test]
-    fn a_secret_is_read_by_its_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("password");
-        std::fs::write(&path, "tide\r\n").unwrap();
-        assert_eq!(Secret { env: None, file: Some(path) }.read().unwrap(), "tide");
-        assert_eq!(Secret { env: None, file: Some("/no/such".into()) }.read().unwrap_err().path, "password.file");
-        assert_eq!(Secret { env: Some("TIDEGATE_NO_SUCH".into()), file: None }.read().unwrap_err().path, "password.env");
-        assert!(Secret { env: Some("PATH".into()), file: None }.read().is_ok());
     }
 }

@@ -1,43 +1,17 @@
 //! TLS to the broker: whom we trust, and who we are. rustls with its `ring` provider, named here and not found, so that another
 //! provider somewhere in the process changes nothing.
 
-use super::options::mistake;
+use crate::credentials::{TlsOptions, mistake};
 use crate::decode::OptionError;
 use rumqttc::TlsConfiguration;
 use rumqttc::tokio_rustls::rustls::crypto::ring::default_provider;
 use rumqttc::tokio_rustls::rustls::pki_types::pem::PemObject;
 use rumqttc::tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rumqttc::tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-/// Certificates of a connection, as PEM files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsOptions {
-    /// Whom to trust: a file with the certificates of authorities. By default those that the system trusts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
-    /// Our own certificate and those between it and its authority, where the broker asks for one (mTLS).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<PathBuf>,
-    /// The private key of `certificate`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
-}
-
 impl TlsOptions {
-    /// Looks for mistakes that need no file.
-    pub(super) fn check(&self) -> Result<(), OptionError> {
-        match (&self.certificate, &self.key) {
-            (Some(_), None) => Err(mistake("tls.certificate", "stands without `key`", None)),
-            (None, Some(_)) => Err(mistake("tls.key", "stands without `certificate`", None)),
-            _ => Ok(()),
-        }
-    }
-
     /// Reads the files. An error names the key whose file is of no use.
     pub(super) fn read(&self) -> Result<TlsConfiguration, OptionError> {
         self.check()?;
@@ -79,17 +53,6 @@ fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_certificate_has_its_key() {
-        let of = |certificate: Option<&str>, key: Option<&str>| {
-            let options = TlsOptions { ca: None, certificate: certificate.map(Into::into), key: key.map(Into::into) };
-            options.check().err().map(|e| e.path)
-        };
-        assert_eq!(of(Some("a"), None).as_deref(), Some("tls.certificate"));
-        assert_eq!(of(None, Some("a")).as_deref(), Some("tls.key"));
-        assert_eq!(of(Some("a"), Some("b")), None);
-    }
 
     #[test]
     fn a_file_of_no_use_is_named_by_its_key() {

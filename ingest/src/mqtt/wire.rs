@@ -86,7 +86,7 @@ impl Settings {
 fn settings_5(options: &MqttOptions, client_id: &str) -> Result<v5::MqttOptions, OptionError> {
     let address = options.address()?;
     let tls = || options.tls.clone().unwrap_or_default().read();
-    let wrong = |e: v5::OptionError| super::options::mistake("url", format!("`{}`: {e}", options.url), None);
+    let wrong = |e: v5::OptionError| crate::credentials::mistake("url", format!("`{}`: {e}", options.url), None);
     let mut to = match (&address.websocket, address.secure) {
         (Some(url), true) => v5::MqttOptions::websocket_with_tls_config(client_id, url, tls()?).map_err(wrong)?,
         (Some(url), false) => {
@@ -117,7 +117,7 @@ fn settings_5(options: &MqttOptions, client_id: &str) -> Result<v5::MqttOptions,
 fn settings_4(options: &MqttOptions, client_id: &str) -> Result<v4::MqttOptions, OptionError> {
     let address = options.address()?;
     let tls = || options.tls.clone().unwrap_or_default().read();
-    let wrong = |e: v4::OptionError| super::options::mistake("url", format!("`{}`: {e}", options.url), None);
+    let wrong = |e: v4::OptionError| crate::credentials::mistake("url", format!("`{}`: {e}", options.url), None);
     let mut to = match (&address.websocket, address.secure) {
         (Some(url), true) => v4::MqttOptions::websocket_with_tls_config(client_id, url, tls()?).map_err(wrong)?,
         (Some(url), false) => {

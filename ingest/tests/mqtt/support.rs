@@ -5,9 +5,10 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, 
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use flow::{Offset, Reason, Result, Span, WallTime, event_time_field, trail};
 use ingest::Rejected;
+use ingest::SourceStatus;
 use ingest::decode::{Decoded, Decoder, Message, Reject};
 use ingest::journal::{Body, Delivery, Journal, JournalHandle, JournalOptions, Size};
-use ingest::mqtt::{MqttOptions, MqttSource, SourceStatus, run};
+use ingest::mqtt::{MqttOptions, MqttSource, run};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

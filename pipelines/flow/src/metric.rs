@@ -139,6 +139,12 @@ metrics! {
     SourceTakeovers Counter Count "source_takeovers_total",
     /// Messages received and not yet acknowledged, by source.
     SourceUnacked Gauge Count "source_unacked_messages",
+    /// Records of Kafka partitions that are there and not taken, by source.
+    KafkaLag Gauge Count "kafka_lag_records",
+    /// Records that were gone before they were read, by source (`on_gap`).
+    KafkaMissing Counter Count "kafka_missing_records_total",
+    /// Records without a value, by source.
+    KafkaTombstones Counter Count "kafka_tombstones_total",
     /// Bytes waiting in a queue.
     QueueBytes Gauge Bytes "queue_bytes",
     /// Bytes that fit into a queue.

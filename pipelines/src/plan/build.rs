@@ -145,6 +145,10 @@ impl<'w> Builder<'w> {
                 Some(patterns.first().map(|p| p.captures().to_vec()).unwrap_or_default())
             }
             Source::File(_) => Some(vec![]),
+            Source::Kafka(options) => {
+                self.option(name, options.check())?;
+                Some(options.captures())
+            }
         }
     }
 
@@ -310,18 +314,26 @@ impl<'w> Builder<'w> {
         (!streams.is_empty()).then_some(streams)
     }
 
-    /// A file is a log of its own, so no operator can have it and another source upstream.
+    /// Files and topics are logs of their own, so no operator can have them and another source upstream.
     fn meeting(&mut self, part: &[&str], stream: &Stream) {
-        let is_file = |n: &usize| matches!(self.written.spec.sources.get_index(*n), Some((_, s)) if matches!(s.source, Source::File(_)));
-        if stream.sources.len() > 1 && stream.sources.iter().any(is_file) {
-            let problem = Problem::new(self.written.place(part, "inputs"), "a file source cannot meet another source in a processor yet");
+        let kind = |n: &usize| match &self.written.spec.sources.get_index(*n)?.1.source {
+            Source::Mqtt(_) => None,
+            Source::File(_) => Some("file"),
+            Source::Kafka(_) => Some("kafka"),
+        };
+        if let (true, Some(kind)) = (stream.sources.len() > 1, stream.sources.iter().find_map(kind)) {
+            let message = format!("a {kind} source cannot meet another source in a processor yet");
+            let problem = Problem::new(self.written.place(part, "inputs"), message);
             self.problems.push(problem.hint("give each source its processors; they may meet in a table"));
         }
     }
 
     /// The lanes that an operator is in: rows that it must see together have to be in one.
     fn stage(&mut self, part: &[&str], processor: &Processor, stream: &Stream, by_device: Option<ByDevice>) -> Stage {
-        let (lanes, name) = (self.written.spec.pipeline.lanes.get(), part[1]);
+        let of_kafka = |n: &usize| matches!(self.written.spec.sources.get_index(*n), Some((_, s)) if matches!(s.source, Source::Kafka(_)));
+        // The lanes of a topic are its partitions: how many, only the broker knows.
+        let lanes = if stream.sources.iter().any(of_kafka) { u32::MAX } else { self.written.spec.pipeline.lanes.get() };
+        let name = part[1];
         match processor {
             _ if stream.second => Stage::Second,
             _ if keyed(processor).is_none_or(|key| stream.is_split_by(key, lanes)) => Stage::First,

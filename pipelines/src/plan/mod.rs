@@ -82,7 +82,7 @@ pub struct PlannedSource {
     pub decode: DecodeOptions,
     /// The declared columns.
     pub columns: Columns,
-    /// Columns captured from topics, in the order of the schema; empty for files.
+    /// Columns captured from topics or from what stands beside a record, in the order of the schema; empty for files.
     pub captures: Vec<String>,
     /// The names of the key columns: their values choose the lane.
     pub key: Vec<String>,
@@ -272,7 +272,7 @@ impl Plan {
 }
 
 impl PlannedSource {
-    /// True if its readings go through the journal; a file is its own log.
+    /// True if its readings go through the journal; a file or a topic is its own log.
     #[must_use]
     pub fn is_journaled(&self) -> bool {
         matches!(self.kind, Source::Mqtt(_))

@@ -15,6 +15,7 @@ use processors::window::REPLACES;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use storage::cold::{Cold, ColdTables};
 use storage::durable::create_dir_all;
@@ -70,7 +71,7 @@ impl Folders {
 /// What all lanes of the process share. Makes the folders.
 pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
     let folders = Folders::of(&plan.data_dir);
-    let limits = |options: &storage::options::HotOptions| HotLimits { age: span(options.age), bytes: options.memory / lane_count(plan) };
+    let limits = |options: &storage::options::HotOptions| HotLimits { age: span(options.age), bytes: options.memory };
     let warm = plan.tables.iter().map(|table| folders.warm.join(&table.name));
     for folder in warm.chain([folders.outbox.clone()]) {
         create_dir_all(&*world.disk, &folder).map_err(|e| flow::Error::stop(format!("making {}", folder.display()), e))?;
@@ -83,6 +84,7 @@ pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
         outbox: folders.outbox,
         epochs: LocalEpochs::on(world.disk.clone(), &plan.data_dir, &plan.name),
         hot: plan.tables.iter().map(|t| (t.name.clone(), limits(&t.options.hot))).collect(),
+        lanes: AtomicU64::new(u64::from(plan.lanes)),
         every: plan.epoch,
         world: world.clone(),
         linger: plan.limits.query_time.0 * LINGER_DEADLINES,
@@ -210,28 +212,23 @@ fn clean(plan: &Plan, shared: &Shared, name: &str, claimed: &Claimed) -> Result<
     Ok(())
 }
 
-fn lane_count(plan: &Plan) -> u64 {
-    u64::from(plan.lanes).max(1)
-}
-
 fn span(of: Duration) -> Span {
     Span(i64::try_from(of.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Claims the lane of a second stage and wires its log to the lanes that feed it, which are claimed.
+/// Claims the lane of a second stage of lanes with this role; none where they need none. `own_logs`: each of them has a log of its own.
 pub(crate) fn make_second(
     plan: &Plan,
     shared: &Shared,
     name: &str,
     role: &Role,
-    feeders: &[Made],
+    own_logs: bool,
     incarnation: u64,
     owner: &str,
 ) -> Result<Option<SecondStage>> {
     let Some(second) = role.second() else { return Ok(None) };
     let made = make(plan, shared, name, &second, &WatermarkOptions::default(), incarnation, owner)?;
-    let sealed = feeders.iter().map(|made| (made.name.to_string(), made.lane.chain().whole().clone())).collect();
-    let outlets = Arc::new(Outlets::new(role.exits.clone(), sealed, &|log| made.positions.next(log).0));
+    let outlets = Arc::new(Outlets::new(role.exits.clone(), own_logs, made.positions.clone()));
     let feed = StageFeed::new(outlets.clone(), &shared.world, shared.outbox.clone(), &made.positions, made.lane.watermark());
     Ok(Some(SecondStage { made, feed: Feed::Stage(Box::new(feed)), outlets }))
 }
@@ -244,8 +241,14 @@ pub(crate) struct SecondStage {
 }
 
 impl SecondStage {
-    /// What the feeder of this number needs.
-    pub(crate) fn outlet(&self, feeder: usize) -> Outlet {
-        Outlet { outlets: self.outlets.clone(), feeder }
+    /// What a claimed lane that feeds it needs.
+    pub(crate) fn outlet(&self, made: &Made) -> Outlet {
+        outlet(&self.outlets, made)
     }
+}
+
+/// What a claimed lane needs to feed a second stage.
+pub(crate) fn outlet(outlets: &Arc<Outlets>, made: &Made) -> Outlet {
+    let feeder = outlets.add(made.name.to_string(), made.lane.chain().whole().clone());
+    Outlet { outlets: outlets.clone(), feeder }
 }

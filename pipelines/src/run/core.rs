@@ -8,7 +8,7 @@ use crate::run::build::{self, Folders, Made, Role, SecondStage};
 use crate::run::driver::{Command, Driver, JournalLane, Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
-use crate::run::instance::Handle;
+use crate::run::handles::{Handle, Handles};
 use crate::run::moves::{self, MoveCounts, Moves};
 use crate::run::status::LaneStatus;
 use crate::spec::Source;
@@ -73,12 +73,12 @@ pub(crate) fn open_journal(plan: &Plan, shared: &Shared, incarnation: u64) -> Re
     }
     let numbers: HashMap<Arc<str>, usize> = plan.sources.iter().enumerate().map(|(i, s)| (s.name.as_str().into(), i)).collect();
     let sealed: Arc<Vec<AtomicU64>> = Arc::new(from.iter().map(|o| AtomicU64::new(o.0)).collect());
-    let second = build::make_second(plan, shared, &format!("{id}/stage"), &role, &made, incarnation, "local")?;
+    let second = build::make_second(plan, shared, &format!("{id}/stage"), &role, false, incarnation, "local")?;
     let wired = (0..lanes).zip(made).zip(receive).map(|((number, made), deliveries)| JournalMade {
+        outlet: second.as_ref().map(|stage| stage.outlet(&made)),
         made,
         feed: Feed::Journal { id: id.clone(), sources: numbers.clone(), deliveries },
         journal: JournalLane { number, handle: handle.clone(), sealed: sealed.clone() },
-        outlet: second.as_ref().map(|stage| stage.outlet(number as usize)),
     });
     let lanes = wired.collect();
     Ok(JournalLanes { journal, writing: Box::pin(writing), lanes, second })
@@ -213,7 +213,7 @@ impl Core {
         let moves = Moves {
             world: world.clone(),
             tables: moves::moving(plan, world, cold, &shared.warm, incarnation),
-            lanes: lanes.clone(),
+            lanes: Handles::of(lanes.clone()),
             counts: Arc::new(MoveCounts::default()),
             hurry: hurry.clone(),
             views: Arc::new(live.clone()),

@@ -3,7 +3,7 @@
 //! The lane's task never waits for a disk: segments, state and the record are written on other threads, one close at a time.
 
 use crate::run::close::{seal, write_out};
-use crate::run::feed::{Feed, tick};
+use crate::run::feed::{Feed, Taken, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
 use crate::run::outlets::Outlets;
 use crate::run::status::LaneStatus;
@@ -51,7 +51,10 @@ pub(crate) struct Shared {
     pub(crate) state_dir: PathBuf,
     pub(crate) state: StateStore,
     pub(crate) epochs: LocalEpochs,
+    /// Bounds of the hot tier, by table, of all lanes together.
     pub(crate) hot: BTreeMap<String, HotLimits>,
+    /// How many lanes share them.
+    pub(crate) lanes: AtomicU64,
     pub(crate) every: Duration,
     /// How long a file that no record names stays, for queries that began before.
     pub(crate) linger: Duration,
@@ -110,6 +113,8 @@ struct Progress {
     must_close: bool,
     /// Nothing is read, and no result is shown, until this epoch is sealed: what began it stands in no log.
     hold: Option<Epoch>,
+    /// Something was taken in this epoch of which a replay may decide otherwise: no result is shown until it is sealed.
+    guarded: Option<Epoch>,
     /// Results that wait for the seal of their epoch.
     withheld: Vec<(Epoch, Action)>,
     ended: bool,
@@ -132,6 +137,7 @@ impl Driver {
             tick: None,
             must_close: false,
             hold: None,
+            guarded: None,
             withheld: vec![],
             ended: false,
             stopping: false,
@@ -195,7 +201,7 @@ impl Driver {
                     clock = self.world().time.sleep(LOOK);
                 }
                 input = self.feed.next(), if !blocked && !progress.ended => match input? {
-                    Some(events) => self.take(events, &mut progress)?,
+                    Some(taken) => self.take(taken, &mut progress)?,
                     None => progress.ended = true,
                 },
             }
@@ -210,13 +216,23 @@ impl Driver {
         self.world().elapsed().saturating_sub(then)
     }
 
-    fn take(&mut self, events: Vec<Event>, progress: &mut Progress) -> Result<()> {
+    fn take(&mut self, taken: Taken, progress: &mut Progress) -> Result<()> {
+        let Taken { events, guarded } = taken;
         progress.caught_up = events.is_empty().then(|| self.world().elapsed());
+        if guarded {
+            progress.guarded = Some(self.lane.epoch());
+        }
+        if events.is_empty()
+            && self.lane.watermark() == EventTime::MIN
+            && let Some(of) = &self.outlet
+        {
+            of.outlets.has_nothing(of.feeder);
+        }
         for event in events {
             match event {
                 // Neither a tick of our own nor a lookup table is a sign of life.
                 Event::Progress { .. } | Event::Tick { .. } | Event::Lookup { .. } => self.step(event, progress)?,
-                Event::Files(_) => self.step_unlogged(event, progress)?,
+                Event::Logs(_) => self.step_unlogged(event, progress)?,
                 _ => {
                     progress.last_input = self.world().elapsed();
                     self.step(event, progress)?;
@@ -260,8 +276,10 @@ impl Driver {
 
     /// Whether the log holds something that the lane has not taken. A reader of files drops its queue when it has handed out all.
     fn behind(&mut self) -> bool {
-        if let Feed::Stage(stage) = &mut self.feed {
-            return stage.is_behind();
+        match &mut self.feed {
+            Feed::Stage(stage) => return stage.is_behind(),
+            Feed::Kafka(partition) => return !partition.is_read(),
+            Feed::Journal { .. } | Feed::Files { .. } => {}
         }
         let Some(journal) = &self.journal else { return true };
         self.lane.positions().0.first().map_or(Offset(0), |p| p.next) < journal.handle.durable()
@@ -343,8 +361,10 @@ impl Driver {
     /// Lets hot rows go that are past their limits; all of them once the input is at its end and somebody waits for that.
     fn evict(&self, progress: &Progress) {
         let none = HotLimits { age: Span(0), bytes: 0 };
+        let lanes = self.shared.lanes.load(Ordering::Relaxed).max(1);
+        let share = |(table, all): (&String, &HotLimits)| (table.clone(), HotLimits { bytes: all.bytes / lanes, ..*all });
         let leaving = || self.shared.hot.keys().map(|table| (table.clone(), none)).collect();
-        let limits = if progress.waiting_for_end.is_empty() { self.shared.hot.clone() } else { leaving() };
+        let limits = if progress.waiting_for_end.is_empty() { self.shared.hot.iter().map(share).collect() } else { leaving() };
         self.live.evict(self.world().now(), &limits);
     }
 
@@ -358,7 +378,7 @@ impl Driver {
     fn perform(&mut self, action: Action, progress: &mut Progress) -> Result<()> {
         match action {
             Action::Show { .. } | Action::ShowPanes { .. } => {
-                let waits = progress.hold.is_some() || self.is_stage();
+                let waits = progress.hold.is_some() || progress.guarded.is_some() || self.is_stage();
                 if waits {
                     progress.withheld.push((self.lane.epoch(), action));
                 } else {
@@ -405,6 +425,7 @@ impl Driver {
     fn publish(&mut self, epoch: Epoch, gone: Vec<Gone>, progress: &mut Progress) -> Result<()> {
         metrics::histogram!(Metric::EpochClose.name()).record(self.since(progress.last_close).as_secs_f64());
         progress.hold = progress.hold.filter(|held| *held > epoch);
+        progress.guarded = progress.guarded.filter(|guarded| *guarded > epoch);
         // In hot before the seal is seen, so that no query misses them.
         for (_, action) in progress.withheld.extract_if(.., |(of, _)| *of <= epoch) {
             self.show(action)?;
@@ -416,6 +437,9 @@ impl Driver {
         self.status.sealed(epoch, &whole);
         if let Feed::Stage(stage) = &self.feed {
             stage.sealed(&whole.positions);
+        }
+        if let Feed::Kafka(partition) = &self.feed {
+            partition.release(&whole.positions);
         }
         if let Some(of) = &self.outlet {
             of.outlets.seal(of.feeder, whole.clone());

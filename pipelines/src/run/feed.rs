@@ -1,5 +1,6 @@
-//! What a lane reads, as events: deliveries of the journal, rows of files, or what other lanes have sealed for it.
+//! What a lane reads, as events: deliveries of the journal, rows of files, records of a partition, or what other lanes have sealed for it.
 
+use crate::run::kafka::KafkaFeed;
 use crate::run::lane::Event;
 use crate::run::stage::StageFeed;
 use flow::{Batch, Error, EventTime, Offset, Position, Remedy, Result, WallTime};
@@ -26,8 +27,25 @@ pub(crate) enum Feed {
     Journal { id: Arc<str>, sources: HashMap<Arc<str>, usize>, deliveries: mpsc::Receiver<Delivery> },
     /// The files of one source.
     Files { source: usize, deliveries: mpsc::Receiver<FileDelivery> },
+    /// A partition of a Kafka topic.
+    Kafka(Box<KafkaFeed>),
     /// What the lanes of a first stage have sealed.
     Stage(Box<StageFeed>),
+}
+
+/// What was taken of a log.
+pub(crate) struct Taken {
+    /// Nothing: the log is read to its end for now.
+    pub(crate) events: Vec<Event>,
+    /// A replay may decide otherwise: nothing of the epoch may be shown before it is sealed.
+    pub(crate) guarded: bool,
+}
+
+impl Taken {
+    /// What a replay would give again.
+    pub(crate) fn of(events: Vec<Event>) -> Self {
+        Self { events, guarded: false }
+    }
 }
 
 impl Feed {
@@ -36,12 +54,13 @@ impl Feed {
         match self {
             Self::Journal { deliveries, .. } => deliveries.is_empty(),
             Self::Files { deliveries, .. } => deliveries.is_empty(),
+            Self::Kafka(partition) => partition.is_read(),
             Self::Stage(_) => false,
         }
     }
 
-    /// The next events; none when the log has stopped for good, an empty list when it is read to its end for now. Safe to cancel.
-    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Event>>> {
+    /// The next events; none when the log has stopped for good. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> Result<Option<Taken>> {
         match self {
             Self::Journal { id, sources, deliveries } => {
                 let Some(delivery) = deliveries.recv().await else { return Ok(None) };
@@ -49,10 +68,11 @@ impl Feed {
                 let mut events = delivery.lane_frames.into_iter().map(event).collect::<Result<Vec<_>>>()?;
                 let next = Offset(delivery.next.0 + u64::from(planted(Bug::PositionTooFar)));
                 events.push(Event::Progress { log: id.clone(), next });
-                Ok(Some(events))
+                Ok(Some(Taken::of(events)))
             }
-            Self::Stage(stage) => stage.next().await.map(Some),
-            Self::Files { source, deliveries } => Ok(deliveries.recv().await.map(|delivery| file_events(*source, delivery))),
+            Self::Stage(stage) => Ok(Some(Taken::of(stage.next().await?))),
+            Self::Kafka(partition) => partition.next().await,
+            Self::Files { source, deliveries } => Ok(deliveries.recv().await.map(|delivery| Taken::of(file_events(*source, delivery)))),
         }
     }
 }
@@ -75,7 +95,7 @@ fn journal_event(id: &Arc<str>, sources: &HashMap<Arc<str>, usize>, offset: Offs
 
 fn file_events(source: usize, delivery: FileDelivery) -> Vec<Event> {
     match delivery {
-        FileDelivery::Files(files) => vec![Event::Files(files)],
+        FileDelivery::Files(files) => vec![Event::Logs(files)],
         FileDelivery::CaughtUp => vec![],
         FileDelivery::Rows { path, batch, rejects, next } => {
             let mut events = vec![];

@@ -8,9 +8,9 @@ use crate::run::feed::FileDelivery;
 use crate::spec::Source;
 use arrow::array::UInt32Array;
 use flow::{Error, Offset, Positions, Remedy, Result};
+use ingest::SourceStatus;
 use ingest::decode::{CsvOptions, Decoder};
 use ingest::file::{FileBatch, FileReader, Mode};
-use ingest::mqtt::SourceStatus;
 use ingest::rejected::Rejected;
 use ingest::route::lanes_of;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) struct Reader {
 pub(crate) fn decoder(source: &PlannedSource) -> Result<Box<dyn Decoder>> {
     let csv = match &source.kind {
         Source::File(options) => options.csv.clone(),
-        Source::Mqtt(_) => CsvOptions::default(),
+        Source::Mqtt(_) | Source::Kafka(_) => CsvOptions::default(),
     };
     ingest::decode::decoder_with(&source.decode, &source.columns, &source.captures, &source.key, &csv)
         .map_err(|e| Error::stop(format!("source {}", source.name), e))

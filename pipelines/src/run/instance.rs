@@ -9,17 +9,20 @@ use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
 use crate::run::driver::{Command, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
+use crate::run::handles::Handles;
+use crate::run::kafka::{self, KafkaFeed, Of};
 use crate::run::lookups::{self, Opened, Readers, Watched};
 use crate::run::moves::{self, MoveCounts, Moves};
 use crate::run::observe::Observer;
-use crate::run::status::LaneStatus;
+use crate::run::outlets::Outlets;
 use crate::spec::Source;
 use flow::{Error, LookupVersion, Remedy, Result};
 use gateway::http::Ready;
 use gateway::query::{Engine, Limits, Tables};
+use ingest::SourceStatus;
 use ingest::journal::{Journal, JournalHandle};
+use ingest::kafka::{Attach, Wanted};
 use ingest::lock::DirectoryLock;
-use ingest::mqtt::SourceStatus;
 use processors::watermark::WatermarkOptions;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -28,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage::cold::{ColdTable, ColdTables};
+use storage::epoch::EpochStore;
 use storage::view::Live;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -42,19 +46,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(30);
 const OWNER: &str = "local";
 /// How often the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// A way to a lane from the rest of the process.
-#[derive(Clone)]
-pub(crate) struct Handle {
-    pub(crate) lane: flow::Lane,
-    pub(crate) chain: String,
-    pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) status: Arc<LaneStatus>,
-    /// Whether its open windows close when its input ends.
-    pub(crate) flush: bool,
-    /// Whether it reads what other lanes have sealed.
-    pub(crate) second: bool,
-}
 
 /// A runtime of its own for one kind of work. Dropping it waits for nothing.
 struct Threads(Option<Runtime>);
@@ -88,7 +79,7 @@ struct Instance {
     shared: Arc<Shared>,
     live: Live,
     cold: ColdTables,
-    lanes: Vec<Handle>,
+    lanes: Handles,
     lane_tasks: JoinSet<Result<()>>,
     lane_threads: Threads,
     query_threads: Threads,
@@ -96,6 +87,7 @@ struct Instance {
     source_tasks: Vec<JoinHandle<Result<()>>>,
     lookup_tasks: Vec<JoinHandle<Result<()>>>,
     readers: Vec<files::Reader>,
+    kafka: Vec<KafkaSource>,
     journal: Option<Journal>,
     incarnation: u64,
     /// The lookup tables until they are watched, and the versions to begin with.
@@ -104,6 +96,16 @@ struct Instance {
     /// Who is told of later versions.
     lookup_readers: Readers,
     stop_sources: CancellationToken,
+}
+
+/// A Kafka source at work.
+struct KafkaSource {
+    /// Its number among the sources.
+    index: usize,
+    role: Role,
+    /// What its lanes share with their second stage, where they have one.
+    outlets: Option<Arc<Outlets>>,
+    wanted: mpsc::Receiver<Wanted>,
 }
 
 /// Runs a pipeline until it is drained or told to stop.
@@ -117,6 +119,7 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     instance.open_lookups()?;
     instance.start_journal().await?;
     instance.start_files()?;
+    instance.start_kafka()?;
     instance.watch_lookups();
     let is_ready = Arc::new(AtomicBool::new(false));
     let asked = is_ready.clone();
@@ -129,7 +132,7 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     let moving = instance.start_moves(&hurry, &counts, stop_serving.clone());
     let observing = instance.observe(&counts, engine, stop_serving.clone());
     is_ready.store(true, Ordering::Relaxed);
-    tracing::info!(pipeline = instance.plan.name, lanes = instance.lanes.len(), "ready");
+    tracing::info!(pipeline = instance.plan.name, lanes = instance.lanes.all().len(), "ready");
     let ended = instance.until_ended(arguments.until_idle, &hurry).await;
     is_ready.store(false, Ordering::Relaxed);
     let left = tokio::time::timeout(STOP_WITHIN, instance.leave()).await;
@@ -153,7 +156,7 @@ impl Instance {
             shared: Arc::new(build::shared(&plan, &World::real())?),
             cold: build::cold_tables(&plan)?,
             live: Live::default(),
-            lanes: vec![],
+            lanes: Handles::default(),
             lane_tasks: JoinSet::new(),
             lane_threads: Threads::start("lane")?,
             query_threads: Threads::start("query")?,
@@ -161,6 +164,7 @@ impl Instance {
             source_tasks: vec![],
             lookup_tasks: vec![],
             readers: vec![],
+            kafka: vec![],
             journal: None,
             incarnation: rand::random(),
             lookups: vec![],
@@ -176,6 +180,7 @@ impl Instance {
             self.lookups.push(table);
             self.first_lookups.push(first);
         }
+        self.lookup_readers = Readers::new(&self.first_lookups);
         Ok(())
     }
 
@@ -223,11 +228,11 @@ impl Instance {
             let (role, flush) = (Role::of(&plan, &[index]), !core::keeps_windows(&source.kind));
             let name = |lane: &dyn std::fmt::Display| format!("file/{}/{lane}", source.name);
             let made = (0..plan.lanes).map(|n| self.make(&name(&n), &role, &source.watermark)).collect::<Result<Vec<_>>>()?;
-            let second = build::make_second(&plan, &self.shared, &name(&"stage"), &role, &made, self.incarnation, OWNER)?;
+            let second = build::make_second(&plan, &self.shared, &name(&"stage"), &role, false, self.incarnation, OWNER)?;
             let positions: Vec<_> = made.iter().map(|m| m.positions.clone()).collect();
             let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
-            for (feeder, (made, deliveries)) in made.into_iter().zip(receive).enumerate() {
-                let outlet = second.as_ref().map(|stage| stage.outlet(feeder));
+            for (made, deliveries) in made.into_iter().zip(receive) {
+                let outlet = second.as_ref().map(|stage| stage.outlet(&made));
                 self.start_lane(made, Wiring { feed: Feed::Files { source: index, deliveries }, journal: None, outlet, flush });
             }
             self.start_second(second, flush);
@@ -235,6 +240,58 @@ impl Instance {
             self.sources.push((source.name.clone(), status.clone()));
             self.readers.push(files::Reader::start(source, positions, send, status, self.stop_sources.clone())?);
         }
+        Ok(())
+    }
+
+    /// Claims the lanes that Kafka sources have from earlier runs, and starts their readers.
+    fn start_kafka(&mut self) -> Result<()> {
+        let plan = self.plan.clone();
+        for (index, source) in plan.sources.iter().enumerate() {
+            let Source::Kafka(_) = &source.kind else { continue };
+            let role = Role::of(&plan, &[index]);
+            let stage = format!("kafka/{}/stage", source.name);
+            let second = build::make_second(&plan, &self.shared, &stage, &role, true, self.incarnation, OWNER)?;
+            let (send, wanted) = mpsc::channel(1);
+            let of = KafkaSource { index, role, outlets: second.as_ref().map(|stage| stage.outlets.clone()), wanted };
+            let lanes = self.make_partitions(&of, kafka::known(&source.name, &self.shared.epochs.lanes()?))?;
+            self.start_second(second, true);
+            let status = Arc::new(SourceStatus::default());
+            self.sources.push((source.name.clone(), status.clone()));
+            let thread = kafka::start(&plan, source, lanes, send, status, self.stop_sources.clone())?;
+            self.kafka.push(of);
+            let broken = |_| Err(Error::new(Remedy::Stop, "a Kafka reader broke off"));
+            self.source_tasks.push(tokio::task::spawn_blocking(move || thread.join().unwrap_or_else(broken)));
+        }
+        Ok(())
+    }
+
+    /// Claims a lane for each partition and starts it. All are claimed before the first one runs, so that a second stage knows of all.
+    fn make_partitions(&mut self, of: &KafkaSource, partitions: Vec<Of>) -> Result<Vec<Attach>> {
+        let plan = self.plan.clone();
+        let source = &plan.sources[of.index];
+        let mut claimed = vec![];
+        for partition in partitions {
+            let made = self.make(&kafka::lane_name(&source.name, &partition), &of.role, &source.watermark)?;
+            let outlet = of.outlets.as_ref().map(|outlets| build::outlet(outlets, &made));
+            claimed.push((partition, made, outlet));
+        }
+        let mut waiting = vec![];
+        for (partition, made, outlet) in claimed {
+            let (feed, attach) = KafkaFeed::new(of.index, partition, &made.positions);
+            self.start_lane(made, Wiring { feed: Feed::Kafka(Box::new(feed)), journal: None, outlet, flush: true });
+            waiting.push(attach);
+        }
+        Ok(waiting)
+    }
+
+    /// Makes the lanes that a Kafka reader has asked for.
+    fn meet(&mut self, number: usize, wanted: Wanted) -> Result<()> {
+        let partitions = wanted.partitions.into_iter().map(|(topic, partition)| Of { topic, partition }).collect();
+        let of = self.kafka.swap_remove(number);
+        let made = self.make_partitions(&of, partitions);
+        self.kafka.push(of);
+        // A reader that has ended says why itself.
+        let _ = wanted.lanes.send(made?);
         Ok(())
     }
 
@@ -254,10 +311,10 @@ impl Instance {
         let is_journaled = wiring.journal.is_some();
         let (handle, mut driver) = core::wire(&self.shared, made, wiring);
         if !is_journaled {
-            driver.lookups = self.first_lookups.clone();
-            self.lookup_readers.lanes.push(handle.commands.clone());
+            driver.lookups = self.lookup_readers.join(handle.commands.clone());
         }
-        self.lanes.push(handle);
+        let lanes = self.lanes.add(handle);
+        self.shared.lanes.store(lanes as u64, Ordering::Relaxed);
         self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
     }
 
@@ -340,6 +397,9 @@ impl Instance {
                 Some(lane) = self.lane_tasks.join_next() => return Err(lane_error(lane)),
                 () = tokio::time::sleep(LOOK) => {}
             }
+            while let Some((number, wanted)) = self.kafka.iter_mut().enumerate().find_map(|(n, of)| Some((n, of.wanted.try_recv().ok()?))) {
+                self.meet(number, wanted)?;
+            }
             for reader in &mut self.readers {
                 reader.check()?;
             }
@@ -366,14 +426,14 @@ impl Instance {
     }
 
     fn sources_are_finite(&self) -> bool {
-        self.plan.sources.iter().all(|s| !s.is_journaled()) && self.readers.iter().all(files::Reader::finite)
+        self.plan.sources.iter().all(|s| matches!(s.kind, Source::File(_))) && self.readers.iter().all(files::Reader::finite)
     }
 
     /// Stops the sources, then tells every lane that the input is at its end, and waits until all is sealed and moved.
     async fn end_lanes(&mut self) -> Result<()> {
         self.stop_sources().await?;
         tokio::select! {
-            () = core::end(self.lanes.clone()) => Ok(()),
+            () = core::end(self.lanes.all()) => Ok(()),
             Some(lane) = self.lane_tasks.join_next() => Err(lane_error(lane)),
         }
     }
@@ -389,7 +449,7 @@ impl Instance {
     /// Stops the sources, seals every lane, and closes the journal.
     async fn leave(&mut self) -> Result<()> {
         let mut outcome = self.stop_sources().await;
-        for lane in &self.lanes {
+        for lane in self.lanes.all() {
             let _ = lane.commands.send(Command::Stop).await;
         }
         while let Some(lane) = self.lane_tasks.join_next().await {

@@ -1,7 +1,7 @@
 //! A lane as a state machine without I/O: events in, actions out. The driver performs the actions and feeds their results back.
 //!
 //! ```text
-//!   Rows, Rejects, Connection, Tick, Silence, Lookup, Files, Fed, Reached, End ─► step ──► Show (hot)
+//!   Rows, Rejects, Connection, Tick, Silence, Lookup, Logs, Fed, Reached, End ─► step ──► Show (hot)
 //!   Close ────────────────────────────────────────► step ──► Write(cut): segments, outbox and state
 //!   Written(receipts) ────────────────────────────► step ──► Seal(record): the commit
 //!   Sealed ───────────────────────────────────────► step ──► Publish: swap the view, release the log
@@ -56,8 +56,8 @@ pub(crate) enum Event {
     Fed { input: Input, log: Arc<str>, batch: Batch, next: Offset, watermark: EventTime },
     /// The lanes of the first stage have sealed that their watermarks are at least here.
     Reached(EventTime),
-    /// New files, to be read after those that are known. They are sealed before their first row is taken.
-    Files(Vec<Position>),
+    /// New logs, files or a partition, to be read after those that are known. They are sealed before their first row is taken.
+    Logs(Vec<Position>),
     /// The input is at its end: windows close.
     End,
     /// The epoch is due.
@@ -241,7 +241,7 @@ impl Lane {
                 rejects.retain(|r| r.offset.is_none_or(|row| row >= from.0));
                 self.advance(&log, next);
                 rejects.iter().for_each(|r| *self.dead.entry(r.reason).or_default() += 1);
-                rejects.retain(|r| r.offset.is_some() || self.admit(r.reason, r.arrival, 1) == 1);
+                rejects.retain(|r| r.offset.is_some() && self.reads_files() || self.admit(r.reason, r.arrival, 1) == 1);
                 let rows = rejected_rows(&rejects, self.payload())?;
                 self.store(self.parts.dead_letters, rows, &mut actions);
             }
@@ -269,8 +269,8 @@ impl Lane {
                 self.dirty = true;
             }
             Event::Progress { log, next } => self.advance(&log, next),
-            Event::Files(files) => {
-                self.positions.0.extend(files);
+            Event::Logs(logs) => {
+                self.positions.0.extend(logs);
                 self.dirty = true;
             }
             Event::End => self.on_end(&mut actions)?,
@@ -457,12 +457,18 @@ impl Lane {
     }
 
     fn bury(&mut self, letters: &DeadLetters, actions: &mut Vec<Action>) -> Result<()> {
-        let (rows, of_file) = (letters.rows.len() as u64, letters.rows.trail_column(trail::OFFSET).is_some());
+        let of_file = letters.rows.trail_column(trail::OFFSET).is_some() && self.reads_files();
+        let rows = letters.rows.len() as u64;
         *self.dead.entry(letters.reason).or_default() += rows;
         let kept = if of_file { rows } else { self.admit(letters.reason, letters.rows.origin().arrival, rows) };
         let kept = dead_rows(letters, kept as usize, self.payload())?;
         self.store(self.parts.dead_letters, kept, actions);
         Ok(())
+    }
+
+    /// Whether its logs are files, which have an end: there is no flood to guard against.
+    fn reads_files(&self) -> bool {
+        self.positions.0.iter().all(|p| p.file.is_some())
     }
 
     /// How many of so many dead letters have room in the table. The others are counted.

@@ -14,9 +14,10 @@ use flow::{Error, LookupVersion, Metric, Remedy, Result};
 use ingest::journal::{Body, Group, JournalHandle};
 use ingest::lookup::{FileLookup, LookupError, LookupSource};
 use metrics::{counter, gauge};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use storage::durable::{create_dir_all, write_over};
 use tokio::sync::mpsc;
@@ -41,12 +42,43 @@ pub(crate) struct Watched {
     kept: PathBuf,
 }
 
-/// Who is told of a new version.
+/// Who is told of a new version. Clones share the lanes.
 #[derive(Clone, Default)]
 pub(crate) struct Readers {
     pub(crate) journal: Option<JournalHandle>,
-    /// The lanes of files.
-    pub(crate) lanes: Vec<mpsc::Sender<Command>>,
+    lanes: Arc<Mutex<LaneReaders>>,
+}
+
+/// The lanes that have no journal, and what a lane that joins begins with.
+#[derive(Default)]
+struct LaneReaders {
+    lanes: Vec<mpsc::Sender<Command>>,
+    newest: BTreeMap<Arc<str>, LookupVersion>,
+}
+
+impl Readers {
+    /// Nobody yet.
+    pub(crate) fn new(first: &[LookupVersion]) -> Self {
+        let newest = first.iter().map(|version| (version.lookup.clone(), version.clone())).collect();
+        Self { journal: None, lanes: Arc::new(Mutex::new(LaneReaders { lanes: vec![], newest })) }
+    }
+
+    /// A lane without a journal joins: from here on it is told; it begins with the versions that come back.
+    pub(crate) fn join(&self, lane: mpsc::Sender<Command>) -> Vec<LookupVersion> {
+        let mut readers = self.readers();
+        readers.lanes.push(lane);
+        readers.newest.values().cloned().collect()
+    }
+
+    fn note(&self, version: &LookupVersion) -> Vec<mpsc::Sender<Command>> {
+        let mut readers = self.readers();
+        readers.newest.insert(version.lookup.clone(), version.clone());
+        readers.lanes.clone()
+    }
+
+    fn readers(&self) -> MutexGuard<'_, LaneReaders> {
+        self.lanes.lock().expect("nothing panics while it holds the readers of lookup tables")
+    }
 }
 
 /// Reads every table of a plan. An error (`Stop`) when one can neither be read nor was kept by an earlier run.
@@ -128,7 +160,7 @@ async fn give_out(name: &str, kept: PathBuf, version: LookupVersion, readers: &R
     if let Some(journal) = &readers.journal {
         log(journal, [version.clone()]).await?;
     }
-    for lane in &readers.lanes {
+    for lane in readers.note(&version) {
         // A lane that has ended says why itself.
         let _ = lane.send(Command::Lookup(version.clone())).await;
     }

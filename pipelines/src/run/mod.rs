@@ -1,7 +1,7 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
-//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water` are pure; `driver` is a lane's shell, `close` its durable steps; `feed` and `files`
-//! bring its log, `stage` that of a second stage, by what stands in `outlets`;
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water` are pure; `driver` is a lane's shell, `close` its durable steps; `feed`, `files` and `kafka`
+//! bring its log, `stage` that of a second stage, by what stands in `outlets`; `handles` leads to all lanes;
 //! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
 
@@ -17,7 +17,9 @@ mod feed;
 mod files;
 mod flood;
 mod graph;
+mod handles;
 mod instance;
+mod kafka;
 mod lane;
 mod lookups;
 mod marks;

@@ -2,7 +2,7 @@
 
 use crate::plan::Plan;
 use crate::run::driver::Command;
-use crate::run::instance::Handle;
+use crate::run::handles::Handles;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) struct MoveCounts {
 pub(crate) struct Moves {
     pub(crate) world: World,
     pub(crate) tables: Vec<MovingTable>,
-    pub(crate) lanes: Vec<Handle>,
+    pub(crate) lanes: Handles,
     pub(crate) counts: Arc<MoveCounts>,
     /// The pipeline is leaving: what is marked moves at once.
     pub(crate) hurry: Arc<AtomicBool>,
@@ -115,9 +115,9 @@ impl Moves {
 
     async fn pass(&mut self, index: usize) {
         let Ok(views) = self.views.lanes().await else { return };
-        let table = &mut self.tables[index];
+        let (table, handles) = (&mut self.tables[index], self.lanes.all());
         let marked = |view: &storage::view::LaneView| {
-            let handle = self.lanes.iter().find(|h| h.lane == view.lane)?;
+            let handle = handles.iter().find(|h| h.lane == view.lane)?;
             Marked::of(&view.lane.0, &handle.chain, &view.whole, &table.mover.table)
         };
         let marks: Vec<_> = views.iter().filter_map(marked).collect();
@@ -134,7 +134,7 @@ impl Moves {
                 reach(Point::MoveSwept);
                 let number = table.number;
                 for (lane, t) in moved.lanes {
-                    if let Some(handle) = self.lanes.iter().find(|h| *h.lane.0 == lane) {
+                    if let Some(handle) = handles.iter().find(|h| *h.lane.0 == lane) {
                         // A lane that has ended asks again after its next start.
                         let _ = handle.commands.send(Command::Moved { table: number, number: t }).await;
                     }

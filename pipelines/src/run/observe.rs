@@ -2,14 +2,14 @@
 
 use crate::plan::Plan;
 use crate::run::clock::now;
-use crate::run::instance::Handle;
+use crate::run::handles::Handles;
 use crate::run::lane::{dead_word, unstored_word};
 use crate::run::moves::MoveCounts;
 use crate::run::status::LaneFacts;
 use flow::{EventTime, Metric, Reason};
 use gateway::query::Engine;
+use ingest::SourceStatus;
 use ingest::journal::JournalHandle;
-use ingest::mqtt::SourceStatus;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What is looked at.
 pub(crate) struct Observer {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) lanes: Vec<Handle>,
+    pub(crate) lanes: Handles,
     pub(crate) sources: Vec<(String, Arc<SourceStatus>)>,
     pub(crate) live: Live,
     pub(crate) journal: Option<JournalHandle>,
@@ -35,7 +35,7 @@ pub(crate) struct Observer {
 impl Observer {
     pub(crate) async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let facts: Vec<_> = self.lanes.iter().map(|l| l.status.get()).collect();
+            let facts: Vec<_> = self.lanes.all().iter().map(|l| l.status.get()).collect();
             self.lanes(&facts);
             self.sources();
             self.tiers().await;
@@ -106,6 +106,9 @@ impl Observer {
             count(Metric::SourceTakeovers, status.takeovers.load(Relaxed));
             gauge!(Metric::SourceConnected.name(), "component" => name.clone()).set(status.connected.load(Relaxed) as f64);
             gauge!(Metric::SourceUnacked.name(), "component" => name.clone()).set(status.unacked.load(Relaxed) as f64);
+            count(Metric::KafkaMissing, status.missing.load(Relaxed));
+            count(Metric::KafkaTombstones, status.tombstones.load(Relaxed));
+            gauge!(Metric::KafkaLag.name(), "component" => name.clone()).set(status.lag.load(Relaxed) as f64);
             in_flight += received.saturating_sub(status.logged.load(Relaxed) + status.rejected.load(Relaxed));
         }
         gauge!(Metric::InFlight.name()).set(in_flight as f64);

@@ -10,7 +10,7 @@
 
 use crate::run::exits::{packed_marks, unpack};
 use crate::run::lane::Event;
-use crate::run::outlets::{Outlets, log_name};
+use crate::run::outlets::{Outlets, log_name, progress};
 use arrow::array::RecordBatch;
 use flow::{EventTime, Offset, Positions, Result};
 use std::collections::VecDeque;
@@ -27,6 +27,8 @@ pub(crate) struct StageFeed {
     pub(crate) outlets: Arc<Outlets>,
     world: World,
     outbox: PathBuf,
+    /// Of the newest record at the start: where the logs of a lane begin that is new here.
+    positions: Positions,
     feeders: Vec<Feeder>,
     logs: Vec<Log>,
     /// The watermark that was given out last.
@@ -72,26 +74,8 @@ enum Step {
 impl StageFeed {
     /// The feed of a stage that stands at these positions and this watermark.
     pub(crate) fn new(outlets: Arc<Outlets>, world: &World, outbox: PathBuf, positions: &Positions, w: EventTime) -> Self {
-        let lanes = 0..outlets.feeders.len();
-        let log = |feeder: usize, exit: usize| {
-            let name: Arc<str> = log_name(&outlets.feeders[feeder], &outlets.exits[exit]).into();
-            Log { feeder, exit, next: positions.next(&name).0, name, rows: VecDeque::new() }
-        };
-        Self {
-            logs: lanes
-                .clone()
-                .flat_map(|feeder| (0..outlets.exits.len()).map(move |exit| (feeder, exit)))
-                .map(|(f, e)| log(f, e))
-                .collect(),
-            // What a start finds counts under the same rule as what is sealed later.
-            feeders: lanes.map(|_| Feeder { seen: Arc::default(), waiting: None }).collect(),
-            outlets,
-            world: world.clone(),
-            outbox,
-            told: w,
-            ended: false,
-            reading: None,
-        }
+        let positions = positions.clone();
+        Self { feeders: vec![], logs: vec![], outlets, world: world.clone(), outbox, positions, told: w, ended: false, reading: None }
     }
 
     /// The next events. Safe to cancel.
@@ -134,11 +118,31 @@ impl StageFeed {
         }
     }
 
+    /// Takes the lanes in that are new. What a start finds counts under the same rule as what is sealed later.
+    fn grow(&mut self) {
+        if self.reading.is_some() || self.feeders.len() == self.outlets.count() {
+            return;
+        }
+        for feeder in self.feeders.len()..self.outlets.count() {
+            self.feeders.push(Feeder { seen: Arc::default(), waiting: None });
+            for (exit, planned) in self.outlets.exits.iter().enumerate() {
+                let name: Arc<str> = log_name(&self.outlets.name(feeder), planned).into();
+                let next = self.positions.next(&name).0;
+                self.logs.push(Log { feeder, exit, next, name, rows: VecDeque::new() });
+            }
+        }
+        // The order does not depend on which lane came first; lanes that are numbered stand in the order of their numbers.
+        let rank = |log: &Log| (log.name.len(), log.name.clone());
+        self.logs.sort_by_cached_key(rank);
+    }
+
     /// Takes note of what the lanes have sealed.
     fn refresh(&mut self) {
+        self.grow();
         let newest: Vec<_> = (0..self.feeders.len()).map(|feeder| self.outlets.newest(feeder)).collect();
         // So far every lane without a watermark has read.
-        let read = newest.iter().filter(|whole| !has_announced(whole)).map(|whole| progress(whole)).min().unwrap_or(u64::MAX);
+        let silent = newest.iter().enumerate().filter(|(_, whole)| !has_announced(whole));
+        let read = silent.map(|(feeder, whole)| self.outlets.reach(feeder, whole)).min().unwrap_or(u64::MAX);
         let counts = |whole: &Arc<Whole>| !has_announced(whole) || progress(whole) <= read;
         for (feeder, newest) in self.feeders.iter_mut().zip(newest) {
             if let Some(waiting) = feeder.waiting.take_if(|waiting| counts(waiting)) {
@@ -237,11 +241,6 @@ fn has_announced(whole: &Whole) -> bool {
     whole.outbox.values().any(|exit| exit.next > 0 || exit.watermark > i64::MIN)
 }
 
-/// How much of the log that all lanes of a family read a lane has sealed.
-fn progress(whole: &Whole) -> u64 {
-    whole.positions.0.iter().map(|p| p.next.0).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,8 +269,8 @@ mod tests {
         fn of(lanes: usize) -> Self {
             let (folder, world) = (tempfile::tempdir().unwrap(), World::real());
             let exits = vec![PlannedExit { input: Input::Partials(0), name: "all".into(), sources: vec![0] }];
-            let lanes = (0..lanes).map(|lane| (format!("j/{lane}"), Arc::default())).collect();
-            let outlets = Arc::new(Outlets::new(exits, lanes, &|_| 0));
+            let outlets = Arc::new(Outlets::new(exits, false, Positions::default()));
+            (0..lanes).for_each(|lane| _ = outlets.add(format!("j/{lane}"), Arc::default()));
             let feed = StageFeed::new(outlets.clone(), &world, folder.path().to_owned(), &Positions::default(), EventTime::MIN);
             Self { folder, world, outlets, feed }
         }
@@ -364,6 +363,26 @@ mod tests {
         assert!(family.feed.next().now_or_never().is_none(), "lane 1 has rows, and lane 2 may have some below 60");
         family.seal(2, 61, &[], i64::MIN);
         assert_eq!(family.given().await, ["lane 1 [2] to 1 W 2", "lane 0 [6] to 1 W 6", "W 50"]);
+    }
+
+    #[tokio::test]
+    async fn of_logs_of_their_own_nothing_counts_until_each_lane_has_rows_or_has_found_none() {
+        let mut family = Family::of(0);
+        let exits = family.outlets.exits.clone();
+        family.outlets = Arc::new(Outlets::new(exits, true, Positions::default()));
+        ["k/0", "k/1"].into_iter().for_each(|name| _ = family.outlets.add(name.into(), Arc::default()));
+        family.feed =
+            StageFeed::new(family.outlets.clone(), &family.world, family.folder.path().to_owned(), &Positions::default(), EventTime::MIN);
+        family.seal(0, 1_000, &[6], 8);
+        family.seal(1, 2_000, &[], i64::MIN);
+        assert!(family.feed.next().now_or_never().is_none(), "lane 1 may have rows before 6, however far it has read");
+        family.outlets.has_nothing(1);
+        assert_eq!(family.given().await, ["lane 0 [6] to 1 W 6", "W 8"]);
+        family.outlets.add("k/2".into(), Arc::default());
+        family.seal(0, 1_001, &[9], 10);
+        assert!(family.feed.next().now_or_never().is_none(), "a lane that is new is waited for");
+        family.seal(2, 3, &[9], 9);
+        assert_eq!(family.given().await, ["lane 0 [9] to 2 W 9", "lane 2 [9] to 1 W 9"]);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use ingest::decode::{Columns, DecodeOptions};
 use ingest::file::FileOptions;
 use ingest::journal::JournalOptions;
+use ingest::kafka::KafkaOptions;
 use ingest::lookup::LookupOptions;
 use ingest::mqtt::MqttOptions;
 use processors::alert::AlertOptions;
@@ -34,7 +35,7 @@ pub(crate) const SOURCE_KEYS: [&str; 6] = ["decode", "columns", "key", "watermar
 /// The keys that `[dead_letters]` has beside those of a table.
 pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
-pub(crate) const SOURCE_TYPES: [&str; 2] = ["mqtt", "file"];
+pub(crate) const SOURCE_TYPES: [&str; 3] = ["mqtt", "file", "kafka"];
 /// The kinds of processors.
 pub(crate) const PROCESSOR_TYPES: [&str; 13] =
     ["filter", "map", "dedupe", "window", "route", "union", "join", "deadband", "rate", "alert", "presence", "anomaly", "enrich"];
@@ -102,6 +103,8 @@ pub enum Source {
     Mqtt(Box<MqttOptions>),
     /// `type = "file"`
     File(FileOptions),
+    /// `type = "kafka"`
+    Kafka(Box<KafkaOptions>),
 }
 
 /// What all sources have.

@@ -46,6 +46,13 @@ pub struct Given {
     /// Its topic.
     #[serde(default)]
     pub topic: Option<String>,
+    /// Its key, for Kafka.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// Its headers, for Kafka.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub headers: IndexMap<String, String>,
     /// The message; for files one line.
     #[serde(default)]
     pub payload: Option<String>,
@@ -98,7 +105,7 @@ impl Given {
             (Some(_), Some(_)) => {
                 Some(Problem::new(span, "`payload` and `watermark` are two events").hint("write two, one after the other"))
             }
-            (None, Some(_)) if self.topic.is_some() || self.source.is_some() => {
+            (None, Some(_)) if self.topic.is_some() || self.source.is_some() || self.key.is_some() || !self.headers.is_empty() => {
                 Some(Problem::new(span, "a watermark has no topic and no source: it is that of all lanes"))
             }
             _ => None,

@@ -15,6 +15,7 @@ use crate::spec::{Given, Source, TestOptions};
 use arrow::array::{ArrayRef, BinaryViewArray, RecordBatch};
 use flow::{Batch, Error, EventTime, LookupVersion, Offset, Origin, Reason, Result, WallTime, trail};
 use ingest::decode::{Decoder, Message, TopicPattern, decoder, decoder_with};
+use ingest::kafka::MetadataColumns;
 use ingest::lookup::LookupError;
 use ingest::rejected::Rejected;
 use processors::watermark::WatermarkOptions;
@@ -59,7 +60,16 @@ struct TestedLane {
 /// A source's way from messages to rows.
 struct Input {
     decoder: Box<dyn Decoder>,
-    patterns: Vec<TopicPattern>,
+    beside: Beside,
+}
+
+/// What stands beside the payload of a message and makes columns.
+enum Beside {
+    Nothing,
+    /// Levels of its topic.
+    Topics(Vec<TopicPattern>),
+    /// Key, topic and headers of a record; the topic to take where a test names none.
+    Record(MetadataColumns, String),
 }
 
 struct Trial<'p> {
@@ -165,8 +175,7 @@ impl<'p> Trial<'p> {
         let named = given.source.as_ref().and_then(|name| self.plan.sources.iter().position(|s| s.name == *name));
         let source = named.unwrap_or(0);
         let planned = &self.plan.sources[source];
-        let topic = given.topic.as_deref();
-        let (batch, rejects) = self.inputs[source].read(planned, source, topic, payload, at)?;
+        let (batch, rejects) = self.inputs[source].read(planned, source, given, payload, at)?;
         let lane = self.lanes.iter().position(|l| l.sources.contains(&source)).expect("every source has a lane");
         let (log, next) = self.lanes[lane].advance();
         let event = match batch {
@@ -239,15 +248,18 @@ impl TestedLane {
 impl Input {
     fn new(source: &PlannedSource) -> Result<Self> {
         let (decode, columns, captures, key) = (&source.decode, &source.columns, &source.captures, &source.key);
-        let (decoder, patterns) = match &source.kind {
-            Source::Mqtt(options) => (decoder(decode, columns, captures, key), options.patterns()),
+        let wrong = |e| Error::stop(format!("source {}, which was checked", source.name), e);
+        let (decoder, beside) = match &source.kind {
+            Source::Mqtt(options) => (decoder(decode, columns, captures, key), Beside::Topics(options.patterns().map_err(wrong)?)),
             Source::File(options) => {
                 let csv = ingest::decode::CsvOptions { header: false, ..options.csv.clone() };
-                (decoder_with(decode, columns, captures, key, &csv), Ok(vec![]))
+                (decoder_with(decode, columns, captures, key, &csv), Beside::Nothing)
+            }
+            Source::Kafka(options) => {
+                (decoder(decode, columns, captures, key), Beside::Record(options.metadata.clone(), options.topics[0].clone()))
             }
         };
-        let wrong = |e| Error::stop(format!("source {}, which was checked", source.name), e);
-        Ok(Self { decoder: decoder.map_err(wrong)?, patterns: patterns.map_err(wrong)? })
+        Ok(Self { decoder: decoder.map_err(wrong)?, beside })
     }
 
     /// The rows of a message, or why there are none.
@@ -255,10 +267,11 @@ impl Input {
         &mut self,
         source: &PlannedSource,
         producer: usize,
-        topic: Option<&str>,
+        given: &Given,
         payload: &[u8],
         arrival: WallTime,
     ) -> Result<(Option<Batch>, Vec<Rejected>)> {
+        let topic = given.topic.as_deref();
         let reject = |reason: Reason, detail: String| Rejected {
             source: source.name.as_str().into(),
             topic: topic.map(Into::into),
@@ -273,8 +286,9 @@ impl Input {
             let detail = format!("{} bytes, max_message is {}", payload.len(), source.max_message);
             return Ok((None, vec![reject(Reason::TooLarge, detail)]));
         }
-        let Some(captures) = self.captures(source, topic.unwrap_or_default()) else {
-            return Ok((None, vec![reject(Reason::UnknownTopic, "the topic fits none of the source's patterns".into())]));
+        let captures = match self.beside.captures(source, given) {
+            Ok(captures) => captures,
+            Err((reason, detail)) => return Ok((None, vec![reject(reason, detail)])),
         };
         let decoded = self.decoder.decode(&[Message { topic, captures: &captures, payload }], arrival);
         let rejects = decoded.rejects.into_iter().map(|r| reject(r.reason, r.detail)).collect();
@@ -288,18 +302,40 @@ impl Input {
         let beside = beside.map_err(|e| Error::stop("keeping the bytes of a message", e))?;
         Ok((Some(Batch::new(decoded.rows, Arc::new(origin))?.with_trail(Some(beside))), rejects))
     }
+}
 
-    /// The captures of a topic in the order of the source's columns; none where no pattern fits. Files have no topics.
-    fn captures<'t>(&self, source: &PlannedSource, topic: &'t str) -> Option<Vec<&'t str>> {
-        if self.patterns.is_empty() {
-            return Some(vec![]);
+impl Beside {
+    /// The columns of what stands beside the payload, in the order of the source's columns; or why there are none.
+    fn captures<'g>(&'g self, source: &PlannedSource, given: &'g Given) -> Result<Vec<&'g str>, (Reason, String)> {
+        match self {
+            Self::Nothing => Ok(vec![]),
+            Self::Topics(patterns) => {
+                let mut found = vec![];
+                let pattern = patterns.iter().find(|p| {
+                    found.clear();
+                    p.match_into(given.topic.as_deref().unwrap_or_default(), &mut found)
+                });
+                let fits = |pattern: &TopicPattern| {
+                    let place = |name: &String| pattern.captures().iter().position(|c| c == name);
+                    source.captures.iter().map(|name| Some(found[place(name)?])).collect::<Option<Vec<_>>>()
+                };
+                let none = || (Reason::UnknownTopic, "the topic fits none of the source's patterns".to_owned());
+                pattern.and_then(fits).ok_or_else(none)
+            }
+            Self::Record(metadata, topic) => {
+                let missing = |what: &str| (Reason::KeyMissing, format!("the record has no {what}"));
+                let mut found = vec![];
+                if metadata.key.is_some() {
+                    found.push(given.key.as_deref().ok_or_else(|| missing("key"))?);
+                }
+                if metadata.topic.is_some() {
+                    found.push(given.topic.as_deref().unwrap_or(topic));
+                }
+                for header in metadata.headers.values() {
+                    found.push(given.headers.get(header).ok_or_else(|| missing(&format!("header {header}")))?);
+                }
+                Ok(found)
+            }
         }
-        let mut found = vec![];
-        let pattern = self.patterns.iter().find(|p| {
-            found.clear();
-            p.match_into(topic, &mut found)
-        })?;
-        let place = |name: &String| pattern.captures().iter().position(|c| c == name);
-        source.captures.iter().map(|name| Some(found[place(name)?])).collect()
     }
 }

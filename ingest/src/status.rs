@@ -24,4 +24,10 @@ pub struct SourceStatus {
     pub redelivered: AtomicU64,
     /// Bytes of topics and payloads received, redelivered ones too.
     pub received_bytes: AtomicU64,
+    /// Records that are there and not taken, of sources that know (Kafka).
+    pub lag: AtomicU64,
+    /// Records that were gone before they were read (Kafka, `on_gap`).
+    pub missing: AtomicU64,
+    /// Records without a value (Kafka).
+    pub tombstones: AtomicU64,
 }

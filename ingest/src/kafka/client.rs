@@ -1,0 +1,130 @@
+//! The client of a source: its properties, and what it tells of itself.
+
+use super::options::KafkaOptions;
+use crate::decode::OptionError;
+use crate::status::SourceStatus;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::statistics::Statistics;
+use rdkafka::{ClientConfig, TopicPartitionList};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub(super) type Consumer = BaseConsumer<Context>;
+
+/// How often the client says how it is doing.
+const STATISTICS_MS: &str = "1000";
+/// A partition's queue holds at most this much: with many partitions the client's own 64 MiB for each would be a lot.
+const QUEUE_KBYTES: &str = "8192";
+
+/// What the client calls back.
+pub(super) struct Context {
+    source: Arc<str>,
+    status: Arc<SourceStatus>,
+    /// The next offset of each partition that is read here.
+    taken: Mutex<BTreeMap<(String, i32), Arc<AtomicU64>>>,
+}
+
+impl Context {
+    pub(super) fn new(source: Arc<str>, status: Arc<SourceStatus>) -> Self {
+        Self { source, status, taken: Mutex::default() }
+    }
+
+    /// From here on the lag of a partition counts.
+    pub(super) fn follow(&self, topic: &str, partition: i32, next: Arc<AtomicU64>) {
+        self.taken().insert((topic.to_owned(), partition), next);
+    }
+
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<(String, i32), Arc<AtomicU64>>> {
+        self.taken.lock().expect("nothing panics while it holds the offsets")
+    }
+
+    /// Records that are there and not taken.
+    fn lag(&self, statistics: &Statistics) -> u64 {
+        let lag = |((topic, partition), next): (&(String, i32), &Arc<AtomicU64>)| {
+            let end = statistics.topics.get(topic)?.partitions.get(partition)?.ls_offset;
+            Some(u64::try_from(end).ok()?.saturating_sub(next.load(Ordering::Relaxed)))
+        };
+        self.taken().iter().filter_map(lag).sum()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let source = &*self.source;
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::warn!(source, facility, "{message}");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::info!(source, facility, "{message}"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(source, facility, "{message}"),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        let was = self.status.connected.swap(u64::from(up), Relaxed);
+        if up && was == 0 {
+            tracing::info!(source = &*self.source, "connected");
+        }
+        self.status.lag.store(self.lag(&statistics), Relaxed);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(source = &*self.source, %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn commit_callback(&self, result: Result<(), KafkaError>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(source = &*self.source, %error, "progress is not shown to the group; reading does not go by it");
+        }
+    }
+}
+
+/// The properties of a source's client. Reads the password.
+pub(super) fn properties(options: &KafkaOptions, group: &str) -> Result<ClientConfig, OptionError> {
+    let mut config = ClientConfig::new();
+    config.set("queued.max.messages.kbytes", QUEUE_KBYTES).set("topic.metadata.refresh.interval.ms", "30000");
+    options.options.iter().for_each(|(name, value)| {
+        config.set(name, value);
+    });
+    connect(options, &mut config)?;
+    config
+        .set("group.id", group)
+        .set("client.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .set("statistics.interval.ms", STATISTICS_MS);
+    Ok(config)
+}
+
+fn connect(options: &KafkaOptions, config: &mut ClientConfig) -> Result<(), OptionError> {
+    config.set("bootstrap.servers", options.brokers.join(","));
+    let protocol = match (&options.sasl, &options.tls) {
+        (None, None) => "plaintext",
+        (None, Some(_)) => "ssl",
+        (Some(_), None) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    config.set("security.protocol", protocol);
+    if let Some(tls) = &options.tls {
+        let files = [("ssl.ca.location", &tls.ca), ("ssl.certificate.location", &tls.certificate), ("ssl.key.location", &tls.key)];
+        for (name, path) in files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+            config.set(name, path.display().to_string());
+        }
+    }
+    if let Some(sasl) = &options.sasl {
+        let password = sasl.password.read().map_err(|e| OptionError { path: format!("sasl.{}", e.path), ..e })?;
+        config.set("sasl.mechanism", sasl.mechanism.name()).set("sasl.username", &sasl.username).set("sasl.password", password);
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Kafka as a source, with a real broker: what the partitions hold is in the tables once, whoever dies on the way.
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use std::time::Duration;
+use tests::{Kafka, Tidegate, from_environment, rows, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const START: u64 = 1_767_225_600_000;
+
+fn pipeline(kafka: &Kafka, more: &str) -> Tidegate {
+    Tidegate::new(&format!(
+        r#"
+[sources.floor]
+type = "kafka"
+brokers = ["{}"]
+topics = ["readings"]
+metadata = {{ key = "device", headers = {{ site = "x-site" }} }}
+decode = {{ format = "json", event_time = {{ path = "$.ts", format = "unix_ms" }} }}
+columns = {{ seq = {{ type = "int64" }}, v = {{ type = "int64" }} }}
+key = ["device"]
+watermark = {{ out_of_orderness = "2s", idle_timeout = "1h" }}
+{more}
+
+[processors.per_device]
+type = "window"
+inputs = ["floor"]
+key = ["device"]
+window = {{ type = "tumbling", size = "10s" }}
+select = {{ n = "count(*)", total = "sum(v)" }}
+
+[processors.everywhere]
+type = "window"
+inputs = ["floor"]
+key = []
+window = {{ type = "tumbling", size = "10s" }}
+select = {{ n = "count(*)", total = "sum(v)" }}
+
+[tables.readings]
+inputs = ["floor"]
+
+[tables.per_device]
+inputs = ["per_device"]
+
+[tables.everywhere]
+inputs = ["everywhere"]
+"#,
+        kafka.address()
+    ))
+}
+
+/// A producer of readings: of a device all go to one partition, by its key.
+struct Fleet {
+    producer: BaseProducer,
+    sent: u64,
+}
+
+impl Fleet {
+    fn new(kafka: &Kafka) -> Fleet {
+        let producer = kafka.client().set("linger.ms", "5").set("enable.idempotence", "true").create().expect("a producer");
+        Fleet { producer, sent: 0 }
+    }
+
+    /// So many further readings, 50 ms apart and up to 1.5 s out of order.
+    fn send(&mut self, readings: u64) {
+        for seq in self.sent..self.sent + readings {
+            let payload = format!(r#"{{"ts":{},"seq":{seq},"v":{}}}"#, START + seq * 50 - seq * 7_919 % 1_500, seq * 13 % 101);
+            self.put("readings", &device(seq), Some(&payload), &format!("s{}", seq % 3));
+        }
+        self.sent += readings;
+        self.producer.flush(LIMIT).expect("the broker takes all");
+    }
+
+    fn put(&self, topic: &str, key: &str, payload: Option<&str>, site: &str) {
+        let headers = OwnedHeaders::new().insert(Header { key: "x-site", value: Some(site) });
+        let mut record = BaseRecord::to(topic).key(key).headers(headers);
+        if let Some(payload) = payload {
+            record = record.payload(payload);
+        }
+        let mut waiting = self.producer.send(record).err();
+        while let Some((error, record)) = waiting {
+            assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
+            self.producer.poll(Duration::from_millis(10));
+            waiting = self.producer.send(record).err();
+        }
+    }
+}
+
+fn device(seq: u64) -> String {
+    format!("d{}", seq * 31 % 97)
+}
+
+/// What the tables must hold of readings `0..n`, once all windows are closed.
+fn assert_whole(pipeline: &Tidegate, n: u64) {
+    let readings = pipeline.sql("SELECT count(*), count(DISTINCT seq), sum(v) FROM readings");
+    let total: u64 = (0..n).map(|seq| seq * 13 % 101).sum();
+    assert_eq!(readings.lines().nth(1), Some(format!("{n},{n},{total}").as_str()), "each reading once");
+    let wrong = "SELECT count(*) FROM readings WHERE device <> 'd' || (seq * 31 % 97) OR site <> 's' || (seq % 3)";
+    assert_eq!(pipeline.count(wrong), 0, "columns of key and header");
+    for table in ["per_device", "everywhere"] {
+        assert_eq!(pipeline.count(&format!("SELECT count(*) FROM late_{table}")), 0, "nothing is late");
+        let sums = pipeline.sql(&format!("SELECT sum(n), sum(total) FROM {table}"));
+        assert_eq!(sums.lines().nth(1), Some(format!("{n},{total}").as_str()), "{table}: each reading in one window");
+    }
+    let naive = "SELECT date_bin(interval '10 seconds', event_time) AS w, count(*), sum(v) FROM readings GROUP BY 1 ORDER BY 1";
+    let (naive, windows) = (pipeline.sql(naive), pipeline.sql("SELECT window_start, n, total FROM everywhere ORDER BY 1"));
+    assert_eq!(rows(&naive), rows(&windows));
+}
+
+#[test]
+fn partitions_are_read_once_over_kills_of_both_sides() {
+    let mut kafka = Kafka::start();
+    kafka.create("readings", 3);
+    let pipeline = pipeline(&kafka, "");
+    let mut fleet = Fleet::new(&kafka);
+    let kills = from_environment("KAFKA_KILLS", 6);
+    for round in 0..kills {
+        let mut running = pipeline.start(&[]);
+        running.wait_until_ready();
+        fleet.send(5_000);
+        match round % 3 {
+            // At whatever it is doing, with most of it unread.
+            0 => running.kill(),
+            // The broker goes away for a while, and the process with it later.
+            1 => {
+                kafka.stop();
+                kafka.start_again();
+                until("all of it", LIMIT, || pipeline.count("SELECT count(*) FROM readings") == fleet.sent);
+                running.kill();
+            }
+            _ => {
+                until("half of it", LIMIT, || pipeline.count("SELECT count(*) FROM readings") > fleet.sent / 2);
+                running.stop();
+            }
+        }
+    }
+    fleet.send(2_000);
+    pipeline.run(&["--until-idle", "3s"]);
+    assert_whole(&pipeline, fleet.sent);
+    let shown = |partition| kafka.group_offset("tidegate-test-floor", "readings", partition);
+    assert!((0..3).all(|partition| shown(partition).is_some_and(|offset| offset > 0)), "the group shows how far it is");
+}
