@@ -3,7 +3,7 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::time::Duration;
-use tests::{Kafka, Tidegate, from_environment, rows, until};
+use tests::{Kafka, Running, Tidegate, from_environment, rows, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const START: u64 = 1_767_225_600_000;
@@ -86,6 +86,13 @@ impl Fleet {
     }
 }
 
+/// The sum of a metric's values.
+fn metric(running: &Running, name: &str) -> u64 {
+    let page = running.metrics();
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    lines.map(|line| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).expect("a value") as u64).sum()
+}
+
 fn device(seq: u64) -> String {
     format!("d{}", seq * 31 % 97)
 }
@@ -139,4 +146,89 @@ fn partitions_are_read_once_over_kills_of_both_sides() {
     assert_whole(&pipeline, fleet.sent);
     let shown = |partition| kafka.group_offset("tidegate-test-floor", "readings", partition);
     assert!((0..3).all(|partition| shown(partition).is_some_and(|offset| offset > 0)), "the group shows how far it is");
+}
+
+#[test]
+fn what_a_topic_has_besides_good_records_and_what_it_loses() {
+    let mut kafka = Kafka::start();
+    let pipeline = pipeline(&kafka, "");
+    // The process is up before the broker's topic is.
+    let mut running = pipeline.start(&[]);
+    running.wait_until_ready();
+    kafka.create("readings", 2);
+    let mut fleet = Fleet::new(&kafka);
+    fleet.send(1_000);
+    fleet.put("readings", "d0", None, "s0");
+    fleet.put("readings", "d0", Some("{"), "s0");
+    fleet.put("readings", "d1", Some(r#"{"ts":1767225600000,"seq":"x","v":1}"#), "s0");
+    let all = |n: u64| move |p: &Tidegate| p.count("SELECT count(*) FROM readings") == n;
+    until("the readings", LIMIT, || all(1_000)(&pipeline));
+    until("the dead letters", LIMIT, || pipeline.count("SELECT count(*) FROM dead_letters") == 2);
+    let dead = pipeline.sql("SELECT topic, \"offset\" IS NOT NULL AS placed, reason FROM dead_letters ORDER BY reason");
+    let places: Vec<&str> = dead.lines().skip(1).collect();
+    assert!(places.iter().all(|line| line.starts_with("readings[") && line.contains("],true,")), "{dead}");
+    until("the tombstone is counted", LIMIT, || metric(&running, "tidegate_kafka_tombstones_total") == 1);
+    until("nothing is behind", LIMIT, || metric(&running, "tidegate_kafka_lag_records") == 0);
+
+    // Records of an aborted transaction are nobody's.
+    let producer: BaseProducer = kafka.client().set("transactional.id", "t").create().expect("a producer");
+    producer.init_transactions(LIMIT).expect("transactions");
+    for (commit, seq) in [(false, 900_001), (true, 900_002)] {
+        producer.begin_transaction().expect("a transaction");
+        let payload = format!(r#"{{"ts":{START},"seq":{seq},"v":0}}"#);
+        let headers = OwnedHeaders::new().insert(Header { key: "x-site", value: Some("s") });
+        assert!(producer.send(BaseRecord::to("readings").key("d0").payload(&payload).headers(headers)).is_ok());
+        producer.flush(LIMIT).expect("the broker takes it");
+        if commit { producer.commit_transaction(LIMIT) } else { producer.abort_transaction(LIMIT) }.expect("its end");
+    }
+    until("the committed one", LIMIT, || pipeline.count("SELECT count(*) FROM readings WHERE seq = 900002") == 1);
+    assert_eq!(pipeline.count("SELECT count(*) FROM readings WHERE seq = 900001"), 0, "an aborted record was read");
+
+    // Partitions are added while it runs; keys go elsewhere from then on.
+    kafka.grow("readings", 4);
+    until("two further lanes", LIMIT, || running.log().matches("new partitions").count() == 2);
+    let of_new = || pipeline.count("SELECT count(*) FROM readings WHERE seq = -1");
+    for number in 0..40 {
+        fleet.put("readings", &format!("later{number}"), Some(&format!(r#"{{"ts":{START},"seq":-1,"v":0}}"#)), "s");
+    }
+    fleet.producer.flush(LIMIT).expect("the broker takes them");
+    until("records of all four partitions", LIMIT, || of_new() == 40);
+    running.stop();
+
+    // While it is away, retention takes records that it has not read: it stops, and says which.
+    fleet.send(400);
+    (0..4).for_each(|partition| kafka.truncate("readings", partition));
+    let mut running = pipeline.start(&[]);
+    assert!(!running.wait(LIMIT).success(), "it went on over a gap");
+    let log = running.log();
+    assert!(log.contains("are gone: retention was faster") && log.contains("on_gap"), "{log}");
+    let had = pipeline.count("SELECT count(*) FROM readings");
+    let text = std::fs::read_to_string(pipeline.path("pipeline.toml")).unwrap();
+    std::fs::write(
+        pipeline.path("pipeline.toml"),
+        text.replace("[processors.per_device]", "on_gap = \"earliest\"\n\n[processors.per_device]"),
+    )
+    .unwrap();
+    let mut running = pipeline.start(&[]);
+    running.wait_until_ready();
+    fleet.send(100);
+    until("what came after the gap", LIMIT, || pipeline.count("SELECT count(*) FROM readings") == had + 100);
+    until("what is missing is counted", LIMIT, || metric(&running, "tidegate_kafka_missing_records_total") == 400);
+    running.stop();
+
+    // A topic that was made anew has other records under the same offsets.
+    kafka.delete("readings");
+    until("the new topic", LIMIT, || {
+        std::thread::sleep(Duration::from_millis(200));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kafka.create("readings", 4))).is_ok()
+    });
+    let mut running = pipeline.start(&[]);
+    assert!(!running.wait(LIMIT).success(), "it read another topic on");
+    assert!(running.log().contains("made anew"), "{}", running.log());
+    kafka.stop();
+    assert_eq!(pipeline.count("SELECT count(*) FROM readings"), had + 100, "without a broker the tables are there");
+    let mut running = pipeline.start(&[]);
+    running.wait_until_ready();
+    assert_eq!(pipeline.count("SELECT count(*) FROM readings"), had + 100);
+    running.stop();
 }

@@ -113,10 +113,10 @@ impl Kafka {
         assert!(made.as_ref().is_ok_and(|results| results.iter().all(Result::is_ok)), "growing {topic}: {made:?}");
     }
 
-    /// Deletes a partition's records below an offset, as retention does.
-    pub fn truncate(&self, topic: &str, partition: i32, below: i64) {
+    /// Deletes a partition's records, as retention does.
+    pub fn truncate(&self, topic: &str, partition: i32) {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(below)).expect("an offset");
+        list.add_partition_offset(topic, partition, Offset::End).expect("an offset");
         block(self.admin().delete_records(&list, &options())).expect("records are deleted");
     }
 

@@ -8,6 +8,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -75,7 +76,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(source = &*self.source, %error, "{reason}");
+        use RDKafkaErrorCode::{AutoOffsetReset, PartitionEOF};
+        // These come to the reader of the partition too, who knows what they mean.
+        if !matches!(error.rdkafka_error_code(), Some(PartitionEOF | AutoOffsetReset)) {
+            tracing::warn!(source = &*self.source, %error, "{reason}");
+        }
     }
 }
 

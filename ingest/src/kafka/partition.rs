@@ -100,13 +100,7 @@ impl Partition {
     pub(super) fn new(consumer: Arc<Consumer>, parts: Parts) -> Self {
         let Parts { topic, number, mut queue, early, batcher, next, is_new, is_read, on_gap, status, stop, clock } = parts;
         let news = Arc::new(News::default());
-        let told = news.clone();
-        queue.set_nonempty_callback(move || {
-            told.pending.store(true, Ordering::Release);
-            told.notify.notify_one();
-        });
-        // What came before the callback.
-        news.pending.store(true, Ordering::Release);
+        tell(&mut queue, &news);
         let begin = is_new.then_some(next);
         let next = Arc::new(AtomicU64::new(next.0));
         consumer.context().follow(&topic, number, next.clone());
@@ -285,12 +279,36 @@ impl Inside {
         let to = resume(self.on_gap, next, low, high).map_err(|what| Error::new(Remedy::Stop, format!("{label}: {what}")))?;
         tracing::warn!(partition = &*label, from = next, to, "records are gone that were not read; going on behind them");
         self.status.missing.fetch_add(to - next, Ordering::Relaxed);
-        let at = At::Offset(i64::try_from(to).unwrap_or(i64::MAX));
-        let moved = tokio::task::block_in_place(|| consumer.seek(&self.topic, self.number, at, ASK));
-        moved.map_err(|error| Error::stop(format!("going on at offset {to} of {label}"), error))?;
+        self.assign_anew(to).map_err(|error| Error::stop(format!("going on at offset {to} of {label}"), error))?;
         self.next.store(to, Ordering::Relaxed);
         Ok(Some(Read::Rows { batch: None, rejects: vec![], next: Offset(to), guarded: false }))
     }
+
+    /// A client that found no offset has let go of the partition: a seek would come too late.
+    fn assign_anew(&mut self, to: u64) -> std::result::Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, self.number);
+        self.consumer.incremental_unassign(&list)?;
+        list.set_partition_offset(&self.topic, self.number, At::Offset(i64::try_from(to).unwrap_or(i64::MAX)))?;
+        self.consumer.incremental_assign(&list)?;
+        if let Some(queue) = self.consumer.split_partition_queue(&self.topic, self.number) {
+            self.queue = queue;
+        }
+        tell(&mut self.queue, &self.news);
+        Ok(())
+    }
+}
+
+/// Has the client say when it has something.
+fn tell(queue: &mut PartitionQueue<Context>, news: &Arc<News>) {
+    let told = news.clone();
+    queue.set_nonempty_callback(move || {
+        told.pending.store(true, Ordering::Release);
+        told.notify.notify_one();
+    });
+    // What came before the callback.
+    news.pending.store(true, Ordering::Release);
+    news.notify.notify_one();
 }
 
 /// Where to go on when offset `next` is not there and the partition reaches from `low` to `high`; or why not.

@@ -76,6 +76,33 @@ pub struct Reader {
     pub clock: fn() -> WallTime,
 }
 
+/// What is known of the partitions.
+struct State {
+    known: BTreeSet<(String, i32)>,
+    /// Lanes whose partitions were not found yet.
+    waiting: Vec<Attach>,
+    /// Topics that no broker knows, each told once.
+    unknown: BTreeSet<String>,
+    /// Where lanes begin that have never read.
+    start: Start,
+    found_all: bool,
+    looked: Option<Instant>,
+}
+
+impl State {
+    fn new(waiting: Vec<Attach>, start: Start) -> Self {
+        let known: BTreeSet<_> = waiting.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
+        // A pipeline that has lanes has started before: what is new to it was made since.
+        let start = if known.is_empty() { start } else { Start::Earliest };
+        Self { known, waiting, unknown: BTreeSet::new(), start, found_all: false, looked: None }
+    }
+
+    fn is_due(&self) -> bool {
+        let every = if self.found_all { DISCOVER } else { RETRY };
+        self.looked.is_none_or(|at| at.elapsed() >= every)
+    }
+}
+
 /// The name of the log that a partition is.
 #[must_use]
 pub fn log_name(topic: &str, partition: i32) -> Arc<str> {
@@ -95,32 +122,34 @@ impl Reader {
         let context = Context::new(self.name.clone(), self.status.clone());
         let consumer = BaseConsumer::from_config_and_context(config, context);
         let consumer = Arc::new(consumer.map_err(|e| Error::stop(format!("source {}: making a Kafka client", self.name), e))?);
-        let (mut waiting, mut is_first) = (std::mem::take(&mut self.lanes), true);
-        // A pipeline that has lanes has started before: what is new to it was made since.
-        let mut start = if waiting.is_empty() { self.options.start } else { Start::Earliest };
-        let mut known: BTreeSet<(String, i32)> = waiting.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
-        let (mut looked, mut unknown) = (None::<Instant>, BTreeSet::new());
+        let mut state = State::new(std::mem::take(&mut self.lanes), self.options.start);
         while !self.stop.is_cancelled() {
-            let every = if is_first { RETRY } else { DISCOVER };
-            if looked.is_none_or(|at| at.elapsed() >= every) {
-                let found = self.discover(&consumer, &mut unknown);
-                let new: Vec<_> = found.iter().filter(|of| !known.contains(*of)).cloned().collect();
-                if !new.is_empty() {
-                    known.extend(new.iter().cloned());
-                    let Some(made) = self.want(new) else { break };
-                    waiting.extend(made);
-                }
-                let ready = |lane: &mut Attach| found.contains(&(lane.topic.clone(), lane.partition));
-                let ready: Vec<Attach> = waiting.extract_if(.., ready).collect();
-                if !ready.is_empty() {
-                    self.attach(&consumer, ready, start)?;
-                    start = Start::Earliest;
-                }
-                is_first &= found.is_empty() || !waiting.is_empty() || !unknown.is_empty();
-                looked = Some(Instant::now());
+            if state.is_due() {
+                self.look(&consumer, &mut state)?;
             }
             self.serve(&consumer)?;
         }
+        Ok(())
+    }
+
+    /// Looks for partitions: those that are new get lanes, those whose lanes wait are handed out.
+    fn look(&self, consumer: &Arc<Consumer>, state: &mut State) -> Result<()> {
+        let found = self.discover(consumer, &mut state.unknown);
+        let new: Vec<_> = found.iter().filter(|of| !state.known.contains(*of)).cloned().collect();
+        if !new.is_empty() {
+            tracing::info!(source = &*self.name, partitions = new.len(), "new partitions");
+            state.known.extend(new.iter().cloned());
+            // None when the process is ending.
+            state.waiting.extend(self.want(new).unwrap_or_default());
+        }
+        let is_found = |lane: &mut Attach| found.contains(&(lane.topic.clone(), lane.partition));
+        let ready: Vec<Attach> = state.waiting.extract_if(.., is_found).collect();
+        if !ready.is_empty() {
+            self.attach(consumer, ready, state.start)?;
+            state.start = Start::Earliest;
+        }
+        state.found_all |= !found.is_empty() && state.waiting.is_empty() && state.unknown.is_empty();
+        state.looked = Some(Instant::now());
         Ok(())
     }
 
@@ -175,12 +204,13 @@ impl Reader {
             added.map_err(failed(format!("source {}: offset {} of {}", self.name, next.0, lane.topic)))?;
             begins.push((next, is_read));
         }
-        consumer.incremental_assign(&list).map_err(failed(format!("source {}: assigning partitions", self.name)))?;
+        // Before the assignment, so that no record goes the client's common way.
         let queue = |lane: &Attach| {
             let broken = || Error::new(Remedy::Stop, format!("{}[{}] has no queue", lane.topic, lane.partition));
             consumer.split_partition_queue(&lane.topic, lane.partition).ok_or_else(broken)
         };
         let queues = lanes.iter().map(queue).collect::<Result<Vec<_>>>()?;
+        consumer.incremental_assign(&list).map_err(failed(format!("source {}: assigning partitions", self.name)))?;
         let mut early = self.early(consumer);
         for ((lane, queue), (next, is_read)) in lanes.into_iter().zip(queues).zip(begins) {
             let parts = Parts {
