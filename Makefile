@@ -5,6 +5,7 @@
 # make failpoints  ends the real process between any two durable steps of journal, start, seal and move
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
 # make fuzz      random bytes through decoders, topics and the journal's reader, RUNS=n of each; new finds stay in the tools' cache
+# make kafka    a Kafka broker on port 9092 until ^C, for pipelines of your own; its data lies in target/kafka
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
@@ -14,7 +15,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills failpoints mutants fuzz demo bench-w1 bench-operators audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-operators audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -50,6 +51,9 @@ fuzz:
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(tools)/../fuzz -s none $$target $(tools)/../corpus/$$target tests/fuzz/seeds/$$target -- \
 			-runs=$(or $(RUNS),1000000) -timeout=1 -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
 	done
+
+kafka: setup
+	tests/setup/kafka/broker.sh 9092 9093 $(target)/kafka auto.create.topics.enable=true num.partitions=4
 
 # The demo takes the dev profile: a cold build in minutes; the release build is the fast one.
 demo:

@@ -20,6 +20,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Kafka {
     /// Where it listens on 127.0.0.1.
     pub port: u16,
+    controller: u16,
     child: Child,
     folder: TempDir,
 }
@@ -29,29 +30,8 @@ impl Kafka {
     pub fn start() -> Kafka {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (port, controller) = (free_port(), free_port());
-        let settings = format!(
-            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\nlog.dirs={}\n\
-             offsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
-             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
-             share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
-             group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\nlog.retention.check.interval.ms=1000\n",
-            folder.path().join("data").display(),
-        );
-        std::fs::write(folder.path().join("server.properties"), settings).expect("the broker's settings are written");
-        let log = "<Configuration status=\"WARN\"><Appenders><File name=\"f\" fileName=\"server.log\"><PatternLayout pattern=\"%d %p %m%n\"/></File></Appenders>\
-                   <Loggers><Root level=\"info\"><AppenderRef ref=\"f\"/></Root></Loggers></Configuration>";
-        std::fs::write(folder.path().join("log4j2.xml"), log).expect("the broker's log settings are written");
-        let formatted = java(
-            folder.path(),
-            &["kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config", "server.properties"],
-        )
-        .output()
-        .expect("java starts (tests/setup/install.sh installs it)");
-        assert!(formatted.status.success(), "formatting the broker's storage: {}", String::from_utf8_lossy(&formatted.stderr));
-        let child = serving(folder.path(), port);
-        let kafka = Kafka { port, child, folder };
+        let child = serving(folder.path(), port, controller);
+        let kafka = Kafka { port, controller, child, folder };
         kafka.wait_until_it_answers();
         kafka
     }
@@ -76,7 +56,7 @@ impl Kafka {
 
     /// Starts it again with what it has kept.
     pub fn start_again(&mut self) {
-        self.child = serving(self.folder.path(), self.port);
+        self.child = serving(self.folder.path(), self.port, self.controller);
         self.wait_until_it_answers();
     }
 
@@ -144,7 +124,7 @@ impl Kafka {
             "--formatter-property",
             "print.key=true",
         ];
-        let output = java(self.folder.path(), &arguments).output().expect("java starts");
+        let output = tool(self.folder.path(), &arguments).output().expect("java starts");
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
@@ -188,22 +168,25 @@ fn block<T>(what: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(what)
 }
 
-fn serving(folder: &Path, port: u16) -> Child {
-    let mut command = java(folder, &["kafka.Kafka", "server.properties"]);
-    let child = command.spawn().expect("java starts (tests/setup/install.sh installs it)");
-    until("a broker that listens", LIMIT, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+/// The script is replaced by the broker, so the child is the broker itself.
+fn serving(folder: &Path, port: u16, controller: u16) -> Child {
+    let mut command = Command::new(crate::repository().join("tests/setup/kafka/broker.sh"));
+    command.args([port.to_string(), controller.to_string()]).arg(folder).args(["auto.create.topics.enable=false"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("bash starts");
+    until("a broker that listens", LIMIT, || {
+        let ended = child.try_wait().expect("a child of ours can be asked");
+        assert!(ended.is_none(), "the broker ended: {ended:?} (tests/setup/install.sh installs java and fetches Apache Kafka)");
+        TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
     child
 }
 
-/// A main class of Apache Kafka with its arguments.
-fn java(folder: &Path, arguments: &[&str]) -> Command {
+/// A tool of Apache Kafka with its arguments.
+fn tool(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("java");
-    command.args(["-Xmx400m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.configurationFile=log4j2.xml", "-cp"]);
+    command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.configurationFile=log4j2.xml", "-cp"]);
     command.arg(libraries().join("*")).args(arguments).current_dir(folder);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    if arguments[0] == "kafka.Kafka" {
-        command.stdout(Stdio::null());
-    }
     command
 }
 
@@ -211,7 +194,5 @@ fn java(folder: &Path, arguments: &[&str]) -> Command {
 fn libraries() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"))).expect("HOME is set");
-    let libraries = cache.join("tidegate/tools/kafka");
-    assert!(libraries.is_dir(), "{} is missing: tests/setup/install.sh fetches Apache Kafka", libraries.display());
-    libraries
+    cache.join("tidegate/tools/kafka")
 }
