@@ -9,6 +9,7 @@ pub mod diagnose;
 pub mod logs;
 pub mod metrics;
 pub mod plan;
+pub mod relay;
 pub mod run;
 pub mod schema;
 pub mod simulate;

@@ -1,7 +1,8 @@
 //! The JSON Schema of `pipeline.toml`, for editors: made of the same structs that read the file.
 
+use crate::relay::KafkaSinkOptions;
 use crate::spec::{
-    DeadLetterOptions, HttpOptions, Inputs, LimitOptions, ObservabilityOptions, PROCESSOR_TYPES, PipelineOptions, SOURCE_TYPES,
+    DeadLetterOptions, HttpOptions, Inputs, LimitOptions, ObservabilityOptions, PROCESSOR_TYPES, PipelineOptions, SINK_TYPES, SOURCE_TYPES,
     SourceCommon, TestOptions,
 };
 use ingest::file::FileOptions;
@@ -58,6 +59,7 @@ pub fn schema() -> Value {
         "lookups": named(one::<LookupOptions>(&mut make)),
         "processors": named(typed(&PROCESSOR_TYPES, processors)),
         "tables": named(both::<Inputs, TableOptions>(&mut make)),
+        "sinks": named(typed(&SINK_TYPES, [both::<Inputs, KafkaSinkOptions>(&mut make)])),
         "dead_letters": both::<DeadLetterOptions, TableOptions>(&mut make),
         "http": one::<HttpOptions>(&mut make),
         "observability": one::<ObservabilityOptions>(&mut make),

@@ -44,7 +44,22 @@ inputs = ["per_device"]
 
 [tables.everywhere]
 inputs = ["everywhere"]
+
+[sinks.to_devices]
+type = "kafka"
+inputs = ["per_device"]
+brokers = ["{}"]
+topic = "per-device"
+
+[sinks.to_all]
+type = "kafka"
+inputs = ["everywhere"]
+brokers = ["{}"]
+topic = "everywhere"
+key = []
 "#,
+        kafka.address(),
+        kafka.address(),
         kafka.address()
     ))
 }
@@ -93,6 +108,30 @@ fn metric(running: &Running, name: &str) -> u64 {
     lines.map(|line| line.rsplit(' ').next().and_then(|v| v.parse::<f64>().ok()).expect("a value") as u64).sum()
 }
 
+/// What readers of committed records see of a topic: each row of the table once, by its columns as JSON, with the key in front.
+fn assert_published(kafka: &Kafka, pipeline: &Tidegate, topic: &str, table: &str, columns: &str, key: &str) {
+    let mut seen: Vec<String> = kafka.committed(topic);
+    seen.sort_unstable();
+    let sql = format!("SELECT {columns}, n, total FROM {table}");
+    let mut expected: Vec<String> = vec![];
+    for line in pipeline.sql(&sql).lines().skip(1) {
+        expected.push(line.to_owned());
+    }
+    let of = |line: &String| {
+        let (found, value) = line.split_once('\t').expect("key, tab, value");
+        let row: serde_json::Value = serde_json::from_str(value).expect("a value is JSON");
+        let text = |name: &str| row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
+        assert_eq!(found, if key.is_empty() { "null".to_owned() } else { text(key) }, "the key of {value}");
+        let names = columns.split(", ").chain(["n", "total"]);
+        names.map(text).collect::<Vec<_>>().join(",")
+    };
+    let mut published: Vec<String> = seen.iter().map(of).collect();
+    published.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(published.len(), expected.len(), "{topic}: rows published, and in the table");
+    assert_eq!(published, expected, "{topic}");
+}
+
 fn device(seq: u64) -> String {
     format!("d{}", seq * 31 % 97)
 }
@@ -118,6 +157,8 @@ fn assert_whole(pipeline: &Tidegate, n: u64) {
 fn partitions_are_read_once_over_kills_of_both_sides() {
     let mut kafka = Kafka::start();
     kafka.create("readings", 3);
+    kafka.create("per-device", 2);
+    kafka.create("everywhere", 1);
     let pipeline = pipeline(&kafka, "");
     let mut fleet = Fleet::new(&kafka);
     let kills = from_environment("KAFKA_KILLS", 6);
@@ -144,6 +185,8 @@ fn partitions_are_read_once_over_kills_of_both_sides() {
     fleet.send(2_000);
     pipeline.run(&["--until-idle", "3s"]);
     assert_whole(&pipeline, fleet.sent);
+    assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
+    assert_published(&kafka, &pipeline, "everywhere", "everywhere", "window_start", "");
     let shown = |partition| kafka.group_offset("tidegate-test-floor", "readings", partition);
     assert!((0..3).all(|partition| shown(partition).is_some_and(|offset| offset > 0)), "the group shows how far it is");
 }

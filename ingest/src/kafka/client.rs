@@ -94,12 +94,12 @@ impl ConsumerContext for Context {
 
 /// The properties of a source's client. Reads the password.
 pub(super) fn properties(options: &KafkaOptions, group: &str) -> Result<ClientConfig, OptionError> {
-    let mut config = ClientConfig::new();
-    config.set("queued.max.messages.kbytes", QUEUE_KBYTES).set("topic.metadata.refresh.interval.ms", "30000");
-    options.options.iter().for_each(|(name, value)| {
-        config.set(name, value);
-    });
-    connect(options, &mut config)?;
+    let mut config = options.connection().properties()?;
+    for (name, value) in [("queued.max.messages.kbytes", QUEUE_KBYTES), ("topic.metadata.refresh.interval.ms", "30000")] {
+        if config.get(name).is_none() {
+            config.set(name, value);
+        }
+    }
     config
         .set("group.id", group)
         .set("client.id", group)
@@ -110,26 +110,4 @@ pub(super) fn properties(options: &KafkaOptions, group: &str) -> Result<ClientCo
         .set("isolation.level", "read_committed")
         .set("statistics.interval.ms", STATISTICS_MS);
     Ok(config)
-}
-
-fn connect(options: &KafkaOptions, config: &mut ClientConfig) -> Result<(), OptionError> {
-    config.set("bootstrap.servers", options.brokers.join(","));
-    let protocol = match (&options.sasl, &options.tls) {
-        (None, None) => "plaintext",
-        (None, Some(_)) => "ssl",
-        (Some(_), None) => "sasl_plaintext",
-        (Some(_), Some(_)) => "sasl_ssl",
-    };
-    config.set("security.protocol", protocol);
-    if let Some(tls) = &options.tls {
-        let files = [("ssl.ca.location", &tls.ca), ("ssl.certificate.location", &tls.certificate), ("ssl.key.location", &tls.key)];
-        for (name, path) in files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
-            config.set(name, path.display().to_string());
-        }
-    }
-    if let Some(sasl) = &options.sasl {
-        let password = sasl.password.read().map_err(|e| OptionError { path: format!("sasl.{}", e.path), ..e })?;
-        config.set("sasl.mechanism", sasl.mechanism.name()).set("sasl.username", &sasl.username).set("sasl.password", password);
-    }
-    Ok(())
 }

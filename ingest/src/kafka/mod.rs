@@ -12,10 +12,12 @@
 
 mod batch;
 mod client;
+mod connection;
 mod options;
 mod partition;
 mod reader;
 
-pub use options::{KafkaOptions, Mechanism, MetadataColumns, OnGap, Sasl, Start};
+pub use connection::{Connection, Mechanism, Sasl, check_topic};
+pub use options::{KafkaOptions, MetadataColumns, OnGap, Start};
 pub use partition::{Partition, Read};
 pub use reader::{Attach, Reader, Wanted, log_name};

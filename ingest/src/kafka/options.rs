@@ -1,15 +1,14 @@
 //! What a user says about a Kafka source: brokers, topics, where to begin, what to do about gaps, who we are.
 
-use crate::credentials::{Secret, TlsOptions, mistake};
+use super::connection::{Connection, Sasl, check_topic};
+use crate::credentials::{TlsOptions, mistake};
 use crate::decode::OptionError;
 use indexmap::IndexMap;
-use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Properties of the client that a source decides itself.
-const OURS: [&str; 10] = [
-    "bootstrap.servers",
+const OURS: [&str; 8] = [
     "group.id",
     "client.id",
     "enable.auto.commit",
@@ -18,11 +17,7 @@ const OURS: [&str; 10] = [
     "enable.partition.eof",
     "isolation.level",
     "statistics.interval.ms",
-    "security.protocol",
 ];
-/// The longest name of a topic.
-const TOPIC_LENGTH: usize = 249;
-
 /// Options of a Kafka source, without those that all sources share (`decode`, `columns`, `key`, `watermark`).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -97,49 +92,14 @@ pub struct MetadataColumns {
     pub headers: IndexMap<String, String>,
 }
 
-/// Name and password.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Sasl {
-    /// How the password is shown to the broker.
-    pub mechanism: Mechanism,
-    /// User name.
-    pub username: String,
-    /// Password, by name.
-    pub password: Secret,
-}
-
-/// How the password is shown to the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum Mechanism {
-    /// As it is: only with TLS.
-    #[serde(rename = "PLAIN")]
-    Plain,
-    /// RFC 5802 with SHA-256.
-    #[serde(rename = "SCRAM-SHA-256")]
-    ScramSha256,
-    /// RFC 5802 with SHA-512.
-    #[serde(rename = "SCRAM-SHA-512")]
-    ScramSha512,
-}
-
 impl KafkaOptions {
     /// Looks for mistakes that need no broker; an error names the key.
     pub fn check(&self) -> Result<(), OptionError> {
-        if self.brokers.is_empty() {
-            return Err(mistake("brokers", "names no broker", Some("brokers = [\"127.0.0.1:9092\"]")));
-        }
-        if let Some(broker) = self.brokers.iter().find(|b| !is_address(b)) {
-            return Err(mistake("brokers", format!("`{broker}` is not host:port"), Some("brokers = [\"127.0.0.1:9092\"]")));
-        }
         if self.topics.is_empty() {
             return Err(mistake("topics", "names no topic", None));
         }
         for (number, topic) in self.topics.iter().enumerate() {
-            if !is_topic(topic) {
-                let hint = "letters, digits, `.`, `_` and `-`, at most 249 of them; no patterns";
-                return Err(mistake("topics", format!("`{topic}` is no name of a topic"), Some(hint)));
-            }
+            check_topic("topics", topic)?;
             if self.topics[..number].contains(topic) {
                 return Err(mistake("topics", format!("`{topic}` stands there twice"), None));
             }
@@ -148,28 +108,13 @@ impl KafkaOptions {
         if let Some(twice) = captures.iter().enumerate().find(|(n, c)| captures[..*n].contains(c)) {
             return Err(mistake("metadata", format!("two columns are called `{}`", twice.1), None));
         }
-        self.check_client()
+        self.connection().check(&OURS)
     }
 
-    fn check_client(&self) -> Result<(), OptionError> {
-        if let Some(name) = self.options.keys().find(|name| OURS.contains(&name.as_str())) {
-            return Err(mistake("options", format!("`{name}` is decided by the source"), None));
-        }
-        if let Some(tls) = &self.tls {
-            tls.check()?;
-        }
-        if let Some(sasl) = &self.sasl {
-            sasl.password.check().map_err(|e| OptionError { path: format!("sasl.{}", e.path), ..e })?;
-            if sasl.mechanism == Mechanism::Plain && self.tls.is_none() {
-                return Err(mistake("sasl.mechanism", "PLAIN without `tls` sends the password as it is", Some("tls = {}")));
-            }
-        }
-        let mut config = ClientConfig::new();
-        self.options.iter().for_each(|(name, value)| {
-            config.set(name, value);
-        });
-        // The client knows its properties; it says which of them is wrong.
-        config.create_native_config().map(|_| ()).map_err(|e| mistake("options", e.to_string(), None))
+    /// How its brokers are reached.
+    #[must_use]
+    pub fn connection(&self) -> Connection<'_> {
+        Connection { brokers: &self.brokers, sasl: self.sasl.as_ref(), tls: self.tls.as_ref(), options: &self.options }
     }
 
     /// The columns of `metadata`: key, topic, headers in their order.
@@ -184,27 +129,6 @@ impl KafkaOptions {
     pub fn group(&self, pipeline: &str, source: &str) -> String {
         self.group_id.clone().unwrap_or_else(|| format!("tidegate-{pipeline}-{source}"))
     }
-}
-
-impl Mechanism {
-    /// The name that brokers know.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::ScramSha512 => "SCRAM-SHA-512",
-        }
-    }
-}
-
-fn is_address(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && !host.contains([' ', ',', '/']) && port.parse::<u16>().is_ok())
-}
-
-fn is_topic(name: &str) -> bool {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !name.is_empty() && name.len() <= TOPIC_LENGTH && name.chars().all(known) && name != "." && name != ".."
 }
 
 #[cfg(test)]

@@ -145,6 +145,10 @@ metrics! {
     KafkaMissing Counter Count "kafka_missing_records_total",
     /// Records without a value, by source.
     KafkaTombstones Counter Count "kafka_tombstones_total",
+    /// Rows that sinks have published, by sink.
+    OutboxPublished Counter Count "outbox_published_total",
+    /// Rows that wait for sinks to publish them, of all lanes, by sink.
+    OutboxPending Gauge Count "outbox_pending",
     /// Bytes waiting in a queue.
     QueueBytes Gauge Bytes "queue_bytes",
     /// Bytes that fit into a queue.

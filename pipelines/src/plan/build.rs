@@ -2,8 +2,8 @@
 
 use super::stream::Stream;
 use super::{
-    BuildOperator, Input, OperatorKind, Plan, PlannedLookup, PlannedOperator, PlannedSource, PlannedTable, Stage, TableKind, fingerprint,
-    lookups, names, stages, tables, trials,
+    BuildOperator, Input, OperatorKind, Plan, PlannedLookup, PlannedOperator, PlannedSink, PlannedSource, PlannedTable, Stage, TableKind,
+    fingerprint, lookups, names, stages, tables, trials,
 };
 use crate::diagnose::Problem;
 use crate::spec::{Processor, Source, SourceSpec, Spec, Written};
@@ -35,6 +35,7 @@ struct Builder<'w> {
     /// By the number of the processor in the spec: its number among the operators and what it puts out.
     operator_streams: Vec<Option<(usize, Stream)>>,
     tables: Vec<PlannedTable>,
+    sinks: Vec<PlannedSink>,
 }
 
 impl<'w> Builder<'w> {
@@ -50,6 +51,7 @@ impl<'w> Builder<'w> {
             operators: vec![],
             operator_streams,
             tables: vec![],
+            sinks: vec![],
         }
     }
 
@@ -67,6 +69,7 @@ impl<'w> Builder<'w> {
         self.operators();
         self.dead_letters();
         self.declared_tables();
+        self.sinks();
         self.unread();
         self.implicit_tables();
         if !self.problems.is_empty() {
@@ -94,6 +97,7 @@ impl<'w> Builder<'w> {
             operators: self.operators,
             exits,
             tables: self.tables,
+            sinks: self.sinks,
             dead_letters: spec.dead_letters.options,
             http: spec.http,
             observability: spec.observability.clone(),
@@ -390,12 +394,34 @@ impl<'w> Builder<'w> {
         }
     }
 
+    fn sinks(&mut self) {
+        let spec = &self.written.spec;
+        for (name, sink) in &spec.sinks {
+            let part = ["sinks", name.as_str()];
+            let inputs = names::inputs(self.written, &part, &sink.inputs, &mut self.problems);
+            if let Err(e) = sink.options.check() {
+                self.problems.push(Problem { span: self.written.place(&part, &e.path), message: e.message, hint: e.hint });
+            }
+            let Some(stream) = self.joined(&part, &inputs) else { continue };
+            let key = sink.options.key.clone().unwrap_or(stream.key);
+            for (at, column) in key.iter().enumerate().filter(|(_, column)| stream.schema.index_of(column).is_err()) {
+                let known: Vec<&str> = stream.schema.fields().iter().map(|f| f.name().as_str()).collect();
+                let problem = Problem::new(self.written.place(&part, &format!("key.{at}")), format!("there is no column `{column}`"));
+                let hint = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+                self.problems.push(problem.hint(format!("there are {hint}")).did_you_mean(column, known));
+            }
+            let options = sink.options.clone();
+            let inputs = self.numbered(&inputs);
+            self.sinks.push(PlannedSink { name: name.clone(), schema: stream.schema, key, options, inputs, sources: stream.sources });
+        }
+    }
+
     /// Rows that nobody reads would be lost in silence.
     fn unread(&mut self) {
         let spec = &self.written.spec;
         let read = |name: &String| {
             let by_processor = spec.processors.values().any(|p| p.inputs.contains(name));
-            by_processor || spec.tables.values().any(|t| t.inputs.contains(name))
+            by_processor || spec.tables.values().any(|t| t.inputs.contains(name)) || spec.sinks.values().any(|s| s.inputs.contains(name))
         };
         for name in names::readable(spec).iter().filter(|name| !read(name)) {
             let (of, branch) = name.split_once('.').unwrap_or((name, ""));

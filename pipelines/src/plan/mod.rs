@@ -16,6 +16,7 @@ pub use stages::{Part, Placed, PlannedExit, Stage};
 pub use tables::{dead_letters_schema, late_partials_schema, late_schema};
 
 use crate::diagnose::Problems;
+use crate::relay::KafkaSinkOptions;
 use crate::spec::{DeadLetterOptions, HttpOptions, LimitOptions, ObservabilityOptions, Source, TestOptions, Written};
 use arrow::datatypes::SchemaRef;
 use flow::{LookupShape, Operator};
@@ -55,6 +56,8 @@ pub struct Plan {
     pub exits: Vec<PlannedExit>,
     /// The tables of the file, then `dead_letters`, then the `late_<operator>`.
     pub tables: Vec<PlannedTable>,
+    /// The sinks, in the order of the file.
+    pub sinks: Vec<PlannedSink>,
     /// Bounds of the table `dead_letters`.
     pub dead_letters: DeadLetterOptions,
     /// The HTTP interface.
@@ -228,6 +231,23 @@ pub struct PlannedTable {
     /// Its tiers.
     pub options: TableOptions,
     /// What it reads; empty for `dead_letters` and `late_…`.
+    pub inputs: Vec<Input>,
+    /// The sources that reach it, rising.
+    pub sources: Vec<usize>,
+}
+
+/// A sink with its columns.
+#[derive(Clone, Debug)]
+pub struct PlannedSink {
+    /// Its name.
+    pub name: String,
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// The columns that make a record's key.
+    pub key: Vec<String>,
+    /// Where it publishes.
+    pub options: KafkaSinkOptions,
+    /// What it reads.
     pub inputs: Vec<Input>,
     /// The sources that reach it, rising.
     pub sources: Vec<usize>,

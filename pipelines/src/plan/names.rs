@@ -34,6 +34,11 @@ pub(super) fn check(written: &Written) -> Vec<Problem> {
         });
         add(written.place(&["tables", name], ""), unfit("a table", name).or_else(|| reserved(name)).or(taken));
     }
+    for name in spec.sinks.keys() {
+        let other = spec.sources.contains_key(name) || spec.processors.contains_key(name) || spec.tables.contains_key(name);
+        let taken = other.then(|| Problem::new(0..0, format!("`{name}` is also the name of another part")));
+        add(written.place(&["sinks", name], ""), unfit("a sink", name).or_else(|| reserved(name)).or(taken));
+    }
     problems
 }
 

@@ -89,6 +89,13 @@ impl Plan {
         self.tables.iter().map(|table| table.inputs.iter().copied().filter(there).collect()).collect()
     }
 
+    /// What each sink reads in a part.
+    #[must_use]
+    pub fn sinks_of(&self, part: Part) -> Vec<Vec<Input>> {
+        let there = |input: &Input| part == Part::Whole || self.is_second(input) == (part == Part::Second);
+        self.sinks.iter().map(|sink| sink.inputs.iter().copied().filter(there).collect()).collect()
+    }
+
     fn is_second(&self, input: &Input) -> bool {
         input.operator().is_some_and(|of| self.operators[of].stage.is_second())
     }

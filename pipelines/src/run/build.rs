@@ -4,7 +4,7 @@ use crate::plan::{Part, Placed, Plan, PlannedExit, TableKind};
 use crate::run::driver::{Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::graph::{Graph, Node};
-use crate::run::lane::{Lane, LaneTable, Parts};
+use crate::run::lane::{Lane, LaneSink, LaneTable, Parts};
 use crate::run::marks::MovePolicy;
 use crate::run::outlets::Outlets;
 use crate::run::stage::StageFeed;
@@ -96,24 +96,35 @@ pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
 pub(crate) struct Role {
     pub(crate) part: Part,
     pub(crate) exits: Vec<PlannedExit>,
+    /// The numbers of the sinks that it has rows for.
+    pub(crate) sinks: Vec<usize>,
 }
 
 impl Role {
     /// The role of the lanes of these sources, which share a log.
     pub(crate) fn of(plan: &Plan, sources: &[usize]) -> Self {
         let exits: Vec<_> = plan.exits.iter().filter(|exit| exit.sources.iter().any(|of| sources.contains(of))).cloned().collect();
-        Self { part: if exits.is_empty() { Part::Whole } else { Part::First }, exits }
+        let part = if exits.is_empty() { Part::Whole } else { Part::First };
+        Self { part, exits, sinks: sinks(plan, part, sources) }
     }
 
     /// A lane that has everything.
     pub(crate) fn whole() -> Self {
-        Self { part: Part::Whole, exits: vec![] }
+        Self { part: Part::Whole, exits: vec![], sinks: vec![] }
     }
 
     /// That of the second stage of such lanes; none where they need none.
-    pub(crate) fn second(&self) -> Option<Self> {
-        (self.part == Part::First).then(|| Self { part: Part::Second, exits: vec![] })
+    fn second(&self, plan: &Plan) -> Option<Self> {
+        let mut sources: Vec<usize> = self.exits.iter().flat_map(|exit| exit.sources.iter().copied()).collect();
+        sources.dedup();
+        (self.part == Part::First).then(|| Self { part: Part::Second, exits: vec![], sinks: sinks(plan, Part::Second, &sources) })
     }
+}
+
+/// The sinks that lanes of these sources have rows for.
+fn sinks(plan: &Plan, part: Part, sources: &[usize]) -> Vec<usize> {
+    let reached = |of: usize| plan.sinks[of].sources.iter().any(|source| sources.contains(source));
+    plan.sinks_of(part).iter().enumerate().filter(|(of, inputs)| !inputs.is_empty() && reached(*of)).map(|(of, _)| of).collect()
 }
 
 /// A claimed lane before it is wired to a log.
@@ -124,6 +135,8 @@ pub(crate) struct Made {
     pub(crate) positions: flow::Positions,
     pub(crate) lane: Lane,
     pub(crate) live: Arc<LiveLane>,
+    /// The numbers of the sinks that it has rows for.
+    pub(crate) sinks: Vec<usize>,
 }
 
 /// Claims a lane and makes it go on from its newest record.
@@ -151,7 +164,15 @@ pub(crate) fn make(
     let lane = flow::Lane(name.into());
     let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()));
     let parts = parts(plan, role, nodes, watermark, claimed);
-    Ok(Made { name: lane, chain: header.chain, record: header.number, positions: whole.positions.clone(), lane: Lane::new(parts)?, live })
+    Ok(Made {
+        name: lane,
+        chain: header.chain,
+        record: header.number,
+        positions: whole.positions.clone(),
+        lane: Lane::new(parts)?,
+        live,
+        sinks: role.sinks.clone(),
+    })
 }
 
 /// An operator of the plan as a part of the graph.
@@ -164,8 +185,13 @@ pub(crate) fn node(placed: &Placed<'_>, operator: Box<dyn flow::Operator>) -> No
 
 /// What a claimed lane is made of.
 pub(crate) fn parts(plan: &Plan, role: &Role, nodes: Vec<Node>, watermark: &WatermarkOptions, claimed: Claimed) -> Parts {
+    let mut stores = plan.tables_of(role.part);
+    let of_sinks = plan.sinks_of(role.part);
+    stores.extend(role.sinks.iter().map(|of| of_sinks[*of].clone()));
+    let sink = |of: &usize| LaneSink { name: plan.sinks[*of].name.clone(), schema: plan.sinks[*of].schema.clone() };
     Parts {
-        graph: Graph::new(nodes, plan.tables_of(role.part), role.exits.iter().map(|exit| exit.input).collect()),
+        graph: Graph::new(nodes, stores, role.exits.iter().map(|exit| exit.input).collect()),
+        sinks: role.sinks.iter().map(sink).collect(),
         exits: role.exits.iter().map(|exit| exit.name.clone()).collect(),
         watermark: Watermark::new(watermark),
         sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
@@ -226,7 +252,7 @@ pub(crate) fn make_second(
     incarnation: u64,
     owner: &str,
 ) -> Result<Option<SecondStage>> {
-    let Some(second) = role.second() else { return Ok(None) };
+    let Some(second) = role.second(plan) else { return Ok(None) };
     let made = make(plan, shared, name, &second, &WatermarkOptions::default(), incarnation, owner)?;
     let outlets = Arc::new(Outlets::new(role.exits.clone(), own_logs, made.positions.clone()));
     let feed = StageFeed::new(outlets.clone(), &shared.world, shared.outbox.clone(), &made.positions, made.lane.watermark());

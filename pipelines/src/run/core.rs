@@ -5,7 +5,7 @@
 
 use crate::plan::Plan;
 use crate::run::build::{self, Folders, Made, Role, SecondStage};
-use crate::run::driver::{Command, Driver, JournalLane, Outlet, Shared};
+use crate::run::driver::{Command, Driver, JournalLane, Outlet, Relays, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
 use crate::run::handles::{Handle, Handles};
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use storage::cold::ColdTable;
 use storage::view::Live;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use world::World;
 
@@ -94,14 +94,14 @@ pub(crate) struct Wiring {
 }
 
 /// A lane's shell and the way to it.
-pub(crate) fn wire(shared: &Arc<Shared>, made: Made, wiring: Wiring) -> (Handle, Driver) {
+pub(crate) fn wire(shared: &Arc<Shared>, made: Made, wiring: Wiring, relays: Relays) -> (Handle, Driver) {
     let (commands, receive) = mpsc::channel(DELIVERIES);
     let status = Arc::new(LaneStatus::new(made.record));
     let Wiring { feed, journal, outlet, flush } = wiring;
     let second = matches!(feed, Feed::Stage(_));
     let handle = Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush, second };
     let (lane, live, shared) = (made.lane, made.live, shared.clone());
-    (handle, Driver { lane, feed, journal, outlet, commands: receive, shared, live, status, lookups: vec![] })
+    (handle, Driver { lane, feed, journal, outlet, relays, commands: receive, shared, live, status, lookups: vec![] })
 }
 
 /// Tells lanes that their input is at its end, first those that others read; resolves when all is sealed and moved.
@@ -199,7 +199,8 @@ impl Core {
         )];
         let mut add = |name: String, made: Made, wiring: Wiring| {
             live.add(made.live.clone());
-            let (handle, driver) = wire(&shared, made, wiring);
+            let relays = Relays { sealed: watch::channel(made.lane.chain().whole().clone()).0, links: vec![] };
+            let (handle, driver) = wire(&shared, made, wiring, relays);
             lanes.push(handle);
             tasks.push((name, Box::pin(driver.run())));
         };

@@ -2,6 +2,7 @@
 //!
 //! The lane's task never waits for a disk: segments, state and the record are written on other threads, one close at a time.
 
+use crate::relay::Link;
 use crate::run::close::{seal, write_out};
 use crate::run::feed::{Feed, Taken, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
@@ -19,12 +20,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use storage::epoch::LocalEpochs;
+use storage::epoch::{LocalEpochs, Whole};
 use storage::hot::HotLimits;
 use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use world::{Bug, Point, World, planted, reach};
 
 /// How often a lane looks at its clock: the grain of silence, marks and closes.
@@ -85,12 +86,21 @@ pub(crate) struct Outlet {
     pub(crate) feeder: usize,
 }
 
+/// What a lane and the relays of its sinks tell each other.
+pub(crate) struct Relays {
+    /// What is sealed.
+    pub(crate) sealed: watch::Sender<Arc<Whole>>,
+    /// In the order of the lane's sinks.
+    pub(crate) links: Vec<Link>,
+}
+
 /// A lane with everything it touches.
 pub(crate) struct Driver {
     pub(crate) lane: Lane,
     pub(crate) feed: Feed,
     pub(crate) journal: Option<JournalLane>,
     pub(crate) outlet: Option<Outlet>,
+    pub(crate) relays: Relays,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) live: Arc<LiveLane>,
@@ -172,7 +182,8 @@ impl Driver {
             if progress.close.is_none() && !self.lane.dirty() {
                 // Rows that are hot do not move: whoever waits for the end waits for all of them to be cold.
                 self.evict(&progress);
-                if !self.lane.moving() && !self.lane.wants_to_mark(self.world().now(), &self.floors()) {
+                let settled = !self.lane.moving() && !self.lane.wants_to_mark(self.world().now(), &self.floors());
+                if settled && self.lane.is_published(&self.taken()) {
                     for told in progress.waiting_for_end.drain(..) {
                         // Whoever asked may have given up.
                         let _ = told.send(());
@@ -291,9 +302,11 @@ impl Driver {
         matches!(self.feed, Feed::Stage(_))
     }
 
-    /// How many rows of each exit the second stage has taken for good.
+    /// How many rows of each exit the second stage, and of each sink its relay, has taken for good.
     fn taken(&self) -> Vec<u64> {
-        self.outlet.as_ref().map(|of| of.outlets.taken(of.feeder)).unwrap_or_default()
+        let mut taken = self.outlet.as_ref().map(|of| of.outlets.taken(of.feeder)).unwrap_or_default();
+        taken.extend(self.relays.links.iter().map(Link::published));
+        taken
     }
 
     fn floors(&self) -> Vec<u64> {
@@ -435,6 +448,7 @@ impl Driver {
         self.live.seal(epoch.0, whole.clone(), self.world().now());
         progress.doomed.extend(gone.into_iter().map(|gone| (now, self.shared.path(gone))));
         self.status.sealed(epoch, &whole);
+        self.relays.sealed.send_replace(whole.clone());
         if let Feed::Stage(stage) = &self.feed {
             stage.sealed(&whole.positions);
         }

@@ -4,9 +4,10 @@
 
 use crate::cli::RunArguments;
 use crate::plan::Plan;
+use crate::relay::{Place, Relay};
 use crate::run::build::{self, Made, Role, SecondStage};
 use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
-use crate::run::driver::{Command, Shared};
+use crate::run::driver::{Command, Relays, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
 use crate::run::handles::Handles;
@@ -34,7 +35,7 @@ use storage::cold::{ColdTable, ColdTables};
 use storage::epoch::EpochStore;
 use storage::view::Live;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,8 @@ struct Instance {
     lookup_tasks: Vec<JoinHandle<Result<()>>>,
     readers: Vec<files::Reader>,
     kafka: Vec<KafkaSource>,
+    relay_tasks: JoinSet<Result<()>>,
+    stop_relays: CancellationToken,
     journal: Option<Journal>,
     incarnation: u64,
     /// The lookup tables until they are watched, and the versions to begin with.
@@ -165,6 +168,8 @@ impl Instance {
             lookup_tasks: vec![],
             readers: vec![],
             kafka: vec![],
+            relay_tasks: JoinSet::new(),
+            stop_relays: CancellationToken::new(),
             journal: None,
             incarnation: rand::random(),
             lookups: vec![],
@@ -201,9 +206,9 @@ impl Instance {
         journal.start(writing)?;
         let handle = journal.handle();
         for JournalMade { made, feed, journal, outlet } in lanes {
-            self.start_lane(made, Wiring { feed, journal: Some(journal), outlet, flush: true });
+            self.start_lane(made, Wiring { feed, journal: Some(journal), outlet, flush: true })?;
         }
-        self.start_second(second, true);
+        self.start_second(second, true)?;
         self.journal = Some(journal);
         lookups::log(&handle, self.first_lookups.iter().cloned()).await?;
         self.lookup_readers.journal = Some(handle.clone());
@@ -233,9 +238,9 @@ impl Instance {
             let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
             for (made, deliveries) in made.into_iter().zip(receive) {
                 let outlet = second.as_ref().map(|stage| stage.outlet(&made));
-                self.start_lane(made, Wiring { feed: Feed::Files { source: index, deliveries }, journal: None, outlet, flush });
+                self.start_lane(made, Wiring { feed: Feed::Files { source: index, deliveries }, journal: None, outlet, flush })?;
             }
-            self.start_second(second, flush);
+            self.start_second(second, flush)?;
             let status = Arc::new(SourceStatus::default());
             self.sources.push((source.name.clone(), status.clone()));
             self.readers.push(files::Reader::start(source, positions, send, status, self.stop_sources.clone())?);
@@ -254,7 +259,7 @@ impl Instance {
             let (send, wanted) = mpsc::channel(1);
             let of = KafkaSource { index, role, outlets: second.as_ref().map(|stage| stage.outlets.clone()), wanted };
             let lanes = self.make_partitions(&of, kafka::known(&source.name, &self.shared.epochs.lanes()?))?;
-            self.start_second(second, true);
+            self.start_second(second, true)?;
             let status = Arc::new(SourceStatus::default());
             self.sources.push((source.name.clone(), status.clone()));
             let thread = kafka::start(&plan, source, lanes, send, status, self.stop_sources.clone())?;
@@ -278,7 +283,7 @@ impl Instance {
         let mut waiting = vec![];
         for (partition, made, outlet) in claimed {
             let (feed, attach) = KafkaFeed::new(of.index, partition, &made.positions);
-            self.start_lane(made, Wiring { feed: Feed::Kafka(Box::new(feed)), journal: None, outlet, flush: true });
+            self.start_lane(made, Wiring { feed: Feed::Kafka(Box::new(feed)), journal: None, outlet, flush: true })?;
             waiting.push(attach);
         }
         Ok(waiting)
@@ -299,23 +304,46 @@ impl Instance {
         build::make(&self.plan, &self.shared, name, role, watermark, self.incarnation, OWNER)
     }
 
-    fn start_second(&mut self, second: Option<SecondStage>, flush: bool) {
-        if let Some(SecondStage { made, feed, .. }) = second {
-            self.start_lane(made, Wiring { feed, journal: None, outlet: None, flush });
+    fn start_second(&mut self, second: Option<SecondStage>, flush: bool) -> Result<()> {
+        match second {
+            Some(SecondStage { made, feed, .. }) => self.start_lane(made, Wiring { feed, journal: None, outlet: None, flush }),
+            None => Ok(()),
         }
     }
 
-    fn start_lane(&mut self, made: Made, wiring: Wiring) {
+    /// Starts the relays of a lane's sinks.
+    fn start_relays(&mut self, made: &Made) -> Result<Relays> {
+        let (sealed, news) = watch::channel(made.lane.chain().whole().clone());
+        let mut links = vec![];
+        for of in &made.sinks {
+            let place = Place {
+                pipeline: &self.plan.name,
+                lane: &made.name.0,
+                chain: &made.chain,
+                world: &self.shared.world,
+                outbox: self.shared.outbox.clone(),
+                sealed: news.clone(),
+            };
+            let (relay, link) = Relay::new(&self.plan.sinks[*of], place)?;
+            self.relay_tasks.spawn(relay.run(self.stop_relays.clone()));
+            links.push(link);
+        }
+        Ok(Relays { sealed, links })
+    }
+
+    fn start_lane(&mut self, made: Made, wiring: Wiring) -> Result<()> {
         self.live.add(made.live.clone());
         self.cold.add_lane(made.name.clone(), made.chain.clone());
         let is_journaled = wiring.journal.is_some();
-        let (handle, mut driver) = core::wire(&self.shared, made, wiring);
+        let relays = self.start_relays(&made)?;
+        let (handle, mut driver) = core::wire(&self.shared, made, wiring, relays);
         if !is_journaled {
             driver.lookups = self.lookup_readers.join(handle.commands.clone());
         }
         let lanes = self.lanes.add(handle);
         self.shared.lanes.store(lanes as u64, Ordering::Relaxed);
         self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
+        Ok(())
     }
 
     fn start_moves(&self, hurry: &Arc<AtomicBool>, counts: &Arc<MoveCounts>, stop: CancellationToken) -> JoinHandle<()> {
@@ -395,6 +423,7 @@ impl Instance {
             tokio::select! {
                 asked = &mut asked => return asked.map(|()| Why::Asked),
                 Some(lane) = self.lane_tasks.join_next() => return Err(lane_error(lane)),
+                Some(relay) = self.relay_tasks.join_next() => relay.map_err(|e| Error::stop("a relay broke off", e))??,
                 () = tokio::time::sleep(LOOK) => {}
             }
             while let Some((number, wanted)) = self.kafka.iter_mut().enumerate().find_map(|(n, of)| Some((n, of.wanted.try_recv().ok()?))) {
@@ -452,6 +481,7 @@ impl Instance {
         for lane in self.lanes.all() {
             let _ = lane.commands.send(Command::Stop).await;
         }
+        self.stop_relays.cancel();
         while let Some(lane) = self.lane_tasks.join_next().await {
             if !matches!(lane, Ok(Ok(()))) && outcome.is_ok() {
                 outcome = Err(lane_error(lane));

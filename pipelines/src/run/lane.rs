@@ -61,7 +61,8 @@ pub(crate) enum Event {
     /// The input is at its end: windows close.
     End,
     /// The epoch is due.
-    /// `floors`: the least hot epoch of each table; `taken`: how many rows of each exit the second stage has taken for good.
+    /// `floors`: the least hot epoch of each table; `taken`: how many rows of each exit the second stage, and of each sink its relay, has taken
+    /// for good.
     Close { now: WallTime, floors: Vec<u64>, taken: Vec<u64> },
     /// Segments and state of the cut are durable.
     Written(Written),
@@ -122,6 +123,12 @@ pub(crate) struct LaneTable {
     pub(crate) windows: BTreeMap<usize, Arc<Identity>>,
 }
 
+/// A sink as a lane sees it.
+pub(crate) struct LaneSink {
+    pub(crate) name: String,
+    pub(crate) schema: SchemaRef,
+}
+
 /// What a lane is made of.
 pub(crate) struct Parts {
     pub(crate) graph: Graph,
@@ -137,6 +144,8 @@ pub(crate) struct Parts {
     pub(crate) late: Vec<Option<usize>>,
     /// The names of the exits, in the order of the graph's.
     pub(crate) exits: Vec<String>,
+    /// The sinks: in the graph they are tables behind the tables, in the outbox exits behind the exits.
+    pub(crate) sinks: Vec<LaneSink>,
     pub(crate) chain: Chain,
 }
 
@@ -203,7 +212,7 @@ impl Lane {
             sources: parts.sources.iter().map(load).collect(),
             tables: parts.tables.iter().map(tally).collect(),
             open: parts.tables.iter().map(|_| vec![]).collect(),
-            leaving: parts.exits.iter().map(|exit| nothing_leaving(exit, whole.outbox.get(exit).map_or(0, |e| e.next))).collect(),
+            leaving: outbox_names(&parts).map(|exit| nothing_leaving(exit, whole.outbox.get(exit).map_or(0, |e| e.next))).collect(),
             open_bytes: 0,
             positions,
             closing: None,
@@ -341,14 +350,21 @@ impl Lane {
         self.parts.tables.iter().zip(floors).any(|(table, floor)| marks::candidates(table, whole, ages(floor)).is_some())
     }
 
-    /// Whether a close would let go of files that the second stage has taken.
+    /// Whether everything for sinks that is sealed is published, with so many rows of each exit and sink taken.
+    pub(crate) fn is_published(&self, taken: &[u64]) -> bool {
+        let outbox = &self.parts.chain.whole().outbox;
+        let sinks = self.parts.sinks.iter().zip(taken.iter().skip(self.parts.exits.len()));
+        sinks.into_iter().all(|(sink, taken)| outbox.get(&sink.name).is_none_or(|state| state.next <= *taken))
+    }
+
+    /// Whether a close would let go of files that the second stage or a sink has taken.
     pub(crate) fn wants_to_release(&self, taken: &[u64]) -> bool {
         taken.iter().enumerate().any(|(exit, below)| self.released(exit, *below).is_some())
     }
 
     /// The number below which the rows of an exit are taken, where that lets go of a file.
     fn released(&self, exit: usize, below: u64) -> Option<u64> {
-        let state = self.parts.chain.whole().outbox.get(&self.parts.exits[exit])?;
+        let state = self.parts.chain.whole().outbox.get(&self.leaving[exit].exit)?;
         state.files.first().filter(|file| file.first + file.rows <= below)?;
         Some(below.min(state.next))
     }
@@ -431,6 +447,12 @@ impl Lane {
     /// Stores what left the graph.
     fn take_emitted(&mut self, emitted: Emitted, actions: &mut Vec<Action>) -> Result<()> {
         for Arriving { table, of, provisional, batch } in emitted.tables {
+            if let Some(sink) = table.checked_sub(self.parts.tables.len()) {
+                if !provisional {
+                    self.leave(sink, &batch)?;
+                }
+                continue;
+            }
             let rows = conform(&batch, &self.parts.tables[table].schema)?;
             let of = of.filter(|of| self.parts.tables[table].windows.contains_key(of));
             match (provisional, of) {
@@ -453,6 +475,14 @@ impl Lane {
             self.open_bytes += rows.get_array_memory_size();
             self.leaving[exit].rows.push(rows);
         }
+        Ok(())
+    }
+
+    /// Rows for a sink. Those of windows that may still be revised are nobody's yet.
+    fn leave(&mut self, sink: usize, batch: &Batch) -> Result<()> {
+        let rows = conform(batch, &self.parts.sinks[sink].schema)?;
+        self.open_bytes += rows.get_array_memory_size();
+        self.leaving[self.parts.exits.len() + sink].rows.push(rows);
         Ok(())
     }
 
@@ -562,9 +592,11 @@ impl Lane {
     fn exit_changes(&self, taken: &[u64]) -> BTreeMap<String, ExitChange> {
         let change = |(exit, name): (usize, &String)| {
             let taken = taken.get(exit).and_then(|below| self.released(exit, *below));
-            (name.clone(), ExitChange { watermark: self.parts.graph.frontier(exit).0, added: None, taken })
+            // The rows of a sink have no marks.
+            let watermark = if exit < self.parts.exits.len() { self.parts.graph.frontier(exit).0 } else { i64::MIN };
+            (name.clone(), ExitChange { watermark, added: None, taken })
         };
-        self.parts.exits.iter().enumerate().map(change).collect()
+        outbox_names(&self.parts).enumerate().map(change).collect()
     }
 
     /// What leaves with a cut; the rows that follow are numbered on.
@@ -643,6 +675,11 @@ fn place(before: &Whole, file: String) -> Gone {
         None if before.outbox.values().any(|exit| exit.files.iter().any(|f| f.file == file)) => Gone::Outbox { file },
         None => Gone::State { file },
     }
+}
+
+/// The names under which rows stand in the outbox: of exits, then of sinks.
+fn outbox_names(parts: &Parts) -> impl Iterator<Item = &String> {
+    parts.exits.iter().chain(parts.sinks.iter().map(|sink| &sink.name))
 }
 
 fn nothing_leaving(exit: &str, first: u64) -> ExitRows {

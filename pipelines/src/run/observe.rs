@@ -125,6 +125,12 @@ impl Observer {
 
     async fn tiers(&self) {
         let Ok(lanes) = self.live.lanes().await else { return };
+        for sink in &self.plan.sinks {
+            let states = lanes.iter().filter_map(|lane| lane.whole.outbox.get(&sink.name));
+            let pending: u64 = states.flat_map(|state| &state.files).map(|file| file.rows).sum();
+            gauge!(Metric::OutboxPending.name(), "component" => sink.name.clone()).set(pending as f64);
+            counter!(Metric::OutboxPublished.name(), "component" => sink.name.clone()).increment(0);
+        }
         for table in &self.plan.tables {
             let (mut hot, mut warm, mut bytes, mut cold) = (0u64, 0u64, 0u64, 0u64);
             for lane in &lanes {

@@ -8,6 +8,7 @@
 //! otherwise the first rows of a lane whose seal takes longer would be late. While the first that a lane announced does not count yet, nothing
 //! goes on.
 
+use crate::plan::PlannedExit;
 use crate::run::exits::{packed_marks, unpack};
 use crate::run::lane::Event;
 use crate::run::outlets::{Outlets, log_name, progress};
@@ -141,9 +142,10 @@ impl StageFeed {
         self.grow();
         let newest: Vec<_> = (0..self.feeders.len()).map(|feeder| self.outlets.newest(feeder)).collect();
         // So far every lane without a watermark has read.
-        let silent = newest.iter().enumerate().filter(|(_, whole)| !has_announced(whole));
+        let silent = newest.iter().enumerate().filter(|(_, whole)| !has_announced(&self.outlets.exits, whole));
         let read = silent.map(|(feeder, whole)| self.outlets.reach(feeder, whole)).min().unwrap_or(u64::MAX);
-        let counts = |whole: &Arc<Whole>| !has_announced(whole) || progress(whole) <= read;
+        let outlets = self.outlets.clone();
+        let counts = |whole: &Arc<Whole>| !has_announced(&outlets.exits, whole) || progress(whole) <= read;
         for (feeder, newest) in self.feeders.iter_mut().zip(newest) {
             if let Some(waiting) = feeder.waiting.take_if(|waiting| counts(waiting)) {
                 feeder.seen = waiting;
@@ -158,10 +160,11 @@ impl StageFeed {
     }
 
     fn step(&self) -> Step {
-        if self.feeders.iter().any(|f| f.waiting.is_some() && !has_announced(&f.seen)) {
+        if self.feeders.iter().any(|f| f.waiting.is_some() && !has_announced(&self.outlets.exits, &f.seen)) {
             return Step::Wait;
         }
-        let active: Vec<usize> = (0..self.logs.len()).filter(|log| has_announced(&self.feeders[self.logs[*log].feeder].seen)).collect();
+        let active: Vec<usize> =
+            (0..self.logs.len()).filter(|log| has_announced(&self.outlets.exits, &self.feeders[self.logs[*log].feeder].seen)).collect();
         for log in &active {
             if let Some(file) = self.unread(*log) {
                 return Step::Read(*log, file.clone());
@@ -222,6 +225,12 @@ impl StageFeed {
     }
 }
 
+/// Whether a lane has rows for the second stage, or a watermark.
+fn has_announced(exits: &[PlannedExit], whole: &Whole) -> bool {
+    let given = exits.iter().filter_map(|exit| whole.outbox.get(&exit.name));
+    given.into_iter().any(|exit| exit.next > 0 || exit.watermark > i64::MIN)
+}
+
 impl Log {
     /// Takes the rows of a file, the first of which has this number; those that were taken before are left out.
     fn put(&mut self, first: u64, batches: Vec<RecordBatch>) {
@@ -234,11 +243,6 @@ impl Log {
             }
         }
     }
-}
-
-/// Whether a lane has rows for the second stage, or a watermark.
-fn has_announced(whole: &Whole) -> bool {
-    whole.outbox.values().any(|exit| exit.next > 0 || exit.watermark > i64::MIN)
 }
 
 #[cfg(test)]

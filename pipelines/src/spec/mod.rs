@@ -9,9 +9,9 @@ mod trial;
 pub use env::Lookup;
 pub use options::{
     DeadLetterOptions, DeadLetters, HttpOptions, Inputs, LimitOptions, ObservabilityOptions, OnError, PipelineOptions, Processor,
-    ProcessorSpec, Source, SourceCommon, SourceSpec, Spec, TableSpec,
+    ProcessorSpec, SinkSpec, Source, SourceCommon, SourceSpec, Spec, TableSpec,
 };
-pub(crate) use options::{PROCESSOR_TYPES, SOURCE_TYPES};
+pub(crate) use options::{PROCESSOR_TYPES, SINK_TYPES, SOURCE_TYPES};
 pub use trial::{Given, LookupRows, Moment, TestOptions};
 
 use crate::diagnose::{Problem, Problems};
@@ -24,8 +24,20 @@ use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
 /// The sections of the file.
-const SECTIONS: [&str; 11] =
-    ["pipeline", "journal", "sources", "lookups", "processors", "tables", "dead_letters", "http", "observability", "limits", "tests"];
+const SECTIONS: [&str; 12] = [
+    "pipeline",
+    "journal",
+    "sources",
+    "lookups",
+    "processors",
+    "tables",
+    "sinks",
+    "dead_letters",
+    "http",
+    "observability",
+    "limits",
+    "tests",
+];
 
 /// A file that was read: its options, and where they stand.
 #[derive(Clone, Debug)]
@@ -97,18 +109,30 @@ impl<'i> Sections<'i, '_> {
         let lookups = self.each("lookups", |table| table.read(&[]));
         let processors = self.each("processors", processor);
         let tables = self.each("tables", table);
+        let sinks = self.each("sinks", sink);
         let dead_letters = self.dead_letters();
         let (http, observability, limits) = (self.section("http"), self.section("observability"), self.section("limits"));
         let tests = self.tests();
-        Some(Spec { pipeline: pipeline?, journal, sources, lookups, processors, tables, dead_letters, http, observability, limits, tests })
+        Some(Spec {
+            pipeline: pipeline?,
+            journal,
+            sources,
+            lookups,
+            processors,
+            tables,
+            sinks,
+            dead_letters,
+            http,
+            observability,
+            limits,
+            tests,
+        })
     }
 
     fn unknown(&mut self) {
         for key in self.values.keys() {
             let name = key.get_ref().as_ref();
-            if name == "sinks" {
-                self.problems.push(Problem::new(key.span(), "sinks are not there yet").hint("a table keeps the rows until then"));
-            } else if !SECTIONS.contains(&name) {
+            if !SECTIONS.contains(&name) {
                 let known = Problem::new(key.span(), format!("unknown section `{name}`"));
                 self.problems.push(known.hint(format!("known are {}", listed(&SECTIONS))).did_you_mean(name, SECTIONS));
             }
@@ -208,6 +232,12 @@ fn processor(mut table: Table<'_>) -> Result<ProcessorSpec, Problem> {
 fn table(mut table: Table<'_>) -> Result<TableSpec, Problem> {
     let inputs = table.take(&["inputs"]).read::<Inputs>(&[]);
     first_of(inputs, table.read(&["inputs"])).map(|(Inputs { inputs }, options)| TableSpec { inputs, options })
+}
+
+fn sink(mut table: Table<'_>) -> Result<SinkSpec, Problem> {
+    kind(&mut table, &SINK_TYPES)?;
+    let inputs = table.take(&["inputs"]).read::<Inputs>(&[]);
+    first_of(inputs, table.read(&["inputs"])).map(|(Inputs { inputs }, options)| SinkSpec { inputs, options })
 }
 
 /// Takes the key `type` and finds it among the kinds.

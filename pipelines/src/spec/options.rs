@@ -1,6 +1,7 @@
 //! The options of a pipeline, as its file says them. Parts belong to the rooms that obey them and are only composed here.
 
 use super::trial::TestOptions;
+use crate::relay::KafkaSinkOptions;
 use crate::units::{Size, Time};
 use indexmap::IndexMap;
 use ingest::decode::{Columns, DecodeOptions};
@@ -36,6 +37,8 @@ pub(crate) const SOURCE_KEYS: [&str; 6] = ["decode", "columns", "key", "watermar
 pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
 pub(crate) const SOURCE_TYPES: [&str; 3] = ["mqtt", "file", "kafka"];
+/// The kinds of sinks.
+pub(crate) const SINK_TYPES: [&str; 1] = ["kafka"];
 /// The kinds of processors.
 pub(crate) const PROCESSOR_TYPES: [&str; 13] =
     ["filter", "map", "dedupe", "window", "route", "union", "join", "deadband", "rate", "alert", "presence", "anomaly", "enrich"];
@@ -55,6 +58,8 @@ pub struct Spec {
     pub processors: IndexMap<String, ProcessorSpec>,
     /// `[tables.X]`, in the order of the file.
     pub tables: IndexMap<String, TableSpec>,
+    /// `[sinks.X]`, in the order of the file.
+    pub sinks: IndexMap<String, SinkSpec>,
     /// `[dead_letters]`
     pub dead_letters: DeadLetters,
     /// `[http]`
@@ -188,7 +193,16 @@ pub struct TableSpec {
     pub options: TableOptions,
 }
 
-/// The key `inputs`, which processors and tables have.
+/// A sink: what it publishes, and where.
+#[derive(Clone, Debug)]
+pub struct SinkSpec {
+    /// Names of sources and processors.
+    pub inputs: Vec<String>,
+    /// `type = "kafka"`
+    pub options: KafkaSinkOptions,
+}
+
+/// The key `inputs`, which processors, tables and sinks have.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inputs {

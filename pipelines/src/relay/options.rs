@@ -1,0 +1,80 @@
+//! What a user says about a Kafka sink.
+
+use indexmap::IndexMap;
+use ingest::TlsOptions;
+use ingest::decode::OptionError;
+use ingest::kafka::{Connection, Sasl, check_topic};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Properties of the client that a sink decides itself.
+pub(super) const OURS: [&str; 5] = ["client.id", "transactional.id", "enable.idempotence", "partitioner", "acks"];
+
+/// Options of a Kafka sink, without `inputs`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaSinkOptions {
+    /// Some of the cluster's brokers: `host:port`.
+    pub brokers: Vec<String>,
+    /// The topic. It must be there.
+    pub topic: String,
+    /// Columns that make the record's key, and so its partition as Java's producers choose it (murmur2). One column stands as its text, several as a
+    /// JSON array. By default the key of what is read; `[]` makes records without a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<String>>,
+    /// What a crash may do.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Name and password (SASL).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
+    /// Certificates; `tls = {}` asks for TLS with the authorities that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsOptions>,
+    /// Further properties of the client by their names in librdkafka's CONFIGURATION.md, such as `compression.type`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(with = "std::collections::BTreeMap<String, String>")]
+    pub options: IndexMap<String, String>,
+}
+
+/// What a crash may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// Nothing: records and progress are one transaction. Readers with `isolation.level = read_committed` see each row once.
+    #[default]
+    ExactlyOnce,
+    /// Rows of the last epochs may come again. No transactions: readers see records at once.
+    AtLeastOnce,
+}
+
+impl KafkaSinkOptions {
+    /// Looks for mistakes that need no broker; an error names the key.
+    pub fn check(&self) -> Result<(), OptionError> {
+        check_topic("topic", &self.topic)?;
+        self.connection().check(&OURS)
+    }
+
+    /// How its brokers are reached.
+    #[must_use]
+    pub fn connection(&self) -> Connection<'_> {
+        Connection { brokers: &self.brokers, sasl: self.sasl.as_ref(), tls: self.tls.as_ref(), options: &self.options }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_names_its_key() {
+        let wrong = |more: &str| {
+            let text = format!("brokers = [\"127.0.0.1:9092\"]\n{more}");
+            toml::from_str::<KafkaSinkOptions>(&text).unwrap().check().err().map(|e| e.path)
+        };
+        assert_eq!(wrong("topic = \"a\""), None);
+        assert_eq!(wrong("topic = \"a/b\"").as_deref(), Some("topic"));
+        assert_eq!(wrong("topic = \"a\"\noptions = { acks = \"1\" }").as_deref(), Some("options"));
+        assert_eq!(wrong("topic = \"a\"\noptions = { \"compression.type\" = \"zip\" }").as_deref(), Some("options"));
+    }
+}
