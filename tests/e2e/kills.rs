@@ -156,8 +156,8 @@ impl Campaign {
         self.broker.behave(|manners| *manners = Manners { window: WINDOW, ..Manners::default() });
         // What waits for an ack that was lost comes again.
         self.broker.cut();
-        self.broker.wait_until_drained(MINUTE);
         running.wait_until_ready();
+        self.wait_until_drained(&mut running);
         until("no reading unaccounted for", MINUTE, || unaccounted(&running) == Some(0.0));
         running.stop();
         self.broker.check_order_of_acks();
@@ -165,6 +165,20 @@ impl Campaign {
         self.verify();
         // Written itself, so that it is seen also when the test passes.
         let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{:?}: nothing lost, nothing twice\n", self.done));
+    }
+
+    /// Waits until every publish is acknowledged. Panics with what both sides say when that takes too long.
+    fn wait_until_drained(&self, running: &mut Running) {
+        let deadline = Instant::now() + MINUTE;
+        while self.broker.missing() > 0 {
+            let has_ended = !running.is_running();
+            if has_ended || Instant::now() >= deadline {
+                let (missing, records) = (self.broker.missing(), self.broker.records());
+                let last = &records[records.len().saturating_sub(40)..];
+                panic!("{missing} not acknowledged, ended: {has_ended}; the broker's last records {last:?}\n{}", running.log());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn kill(&mut self, running: Running) -> Running {
