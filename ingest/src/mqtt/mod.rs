@@ -11,6 +11,7 @@ mod client;
 mod events;
 mod options;
 mod redelivery;
+mod session;
 mod source;
 mod tls;
 mod wire;

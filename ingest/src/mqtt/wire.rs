@@ -6,6 +6,7 @@
 use super::client::MOST_PACKET_BYTES;
 use super::events::Received;
 use super::options::{MqttOptions, Version};
+use super::session::NothingOpen;
 use crate::decode::OptionError;
 use rumqttc as v5;
 use rumqttc_v4 as v4;
@@ -15,7 +16,7 @@ use rumqttc_v4 as v4;
 const REQUESTS: usize = u16::MAX as usize;
 
 /// Packet ids of our own: we only subscribe. The library keeps a slot for each.
-const OWN_PACKETS: u16 = 8;
+pub(super) const OWN_PACKETS: u16 = 8;
 
 /// The name of the user property that carries a trace (W3C Trace Context, for MQTT: W3C draft "Trace Context: MQTT protocol").
 const TRACE: &str = "traceparent";
@@ -103,8 +104,7 @@ fn settings_5(options: &MqttOptions, client_id: &str) -> Result<v5::MqttOptions,
         }
     };
     to.set_keep_alive(keep_alive(options)).set_clean_start(false).set_ack_mode(v5::AckMode::Manual);
-    // We never publish, so there is nothing on our side that a resumed session would need.
-    to.set_broker_session_resume_policy(v5::BrokerSessionResumePolicy::AllowBrokerOnly);
+    to.set_session_store(NothingOpen);
     to.set_session_expiry_interval(Some(u32::try_from(options.session_expiry.as_secs()).unwrap_or(u32::MAX)));
     to.set_receive_maximum(Some(options.receive_maximum)).set_max_packet_size(Some(MOST_PACKET_BYTES));
     to.set_outgoing_inflight_upper_limit(OWN_PACKETS);

@@ -143,6 +143,29 @@ async fn a_connection_that_ends_in_the_middle_doubles_nothing() {
     assert_eq!(log.rows(MESSAGES as usize).await.numbers, (0..MESSAGES).collect::<Vec<_>>());
 }
 
+/// A connection that ends before its SUBSCRIBE leaves such a session, and so does a run with other topics.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_session_without_our_subscription_gets_it_in_either_version() {
+    for version in ["5", "3.1.1"] {
+        let broker = Broker::start();
+        let (_requests, mut events) = client(session(broker.port), 10);
+        while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::ConnAck(_))) {}
+        drop(events);
+        let log = Log::open();
+        let source = Running::with(&format!("url = \"mqtt://127.0.0.1:{}\"\nversion = \"{version}\"", broker.port), log.handle());
+        reaches("connected", &source.status.connected, 1).await;
+        for number in 0..100 {
+            publish(broker.port, numbers(number..number + 1)).await;
+            if source.status.logged.load(Relaxed) > 0 {
+                break;
+            }
+        }
+        let status = source.status.clone();
+        until("a reading", || status.logged.load(Relaxed) > 0).await;
+        source.end().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absent_broker_is_waited_for() {
     let log = Log::open();
