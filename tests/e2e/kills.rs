@@ -204,8 +204,10 @@ impl Campaign {
             marks_dup: !self.forgets || self.random.random_bool(0.7),
             reversed: self.random.random_bool(0.3),
             lose_acks: if self.random.random_bool(0.5) { self.random.random_range(0..50) } else { 0 },
+            holds_acks: if self.random.random_bool(0.3) { self.random.random_range(1..30) } else { 0 },
+            // Fewer than DEVICES: no device is overtaken by itself.
+            turns_round: if self.random.random_bool(0.3) { self.random.random_range(2..10) } else { 0 },
             cut_after: self.random.random_bool(0.3).then(|| self.random.random_range(50..300)),
-            ..Manners::default()
         };
         self.broker.behave(|of| *of = manners);
         match self.random.random_range(0..6) {
