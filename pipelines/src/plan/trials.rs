@@ -44,16 +44,17 @@ pub(super) fn check(written: &Written, plan: &Plan) -> Vec<Problem> {
             }
         }
         for (name, rows) in &test.expect {
-            let Some(table) = plan.table(name) else {
-                let names = plan.tables.iter().map(|t| t.name.as_str());
-                let problem = Problem::new(0..0, format!("there is no table `{name}`")).did_you_mean(name, names);
+            let sink = || plan.sinks.iter().find(|sink| sink.name == *name).map(|sink| &sink.schema);
+            let Some(schema) = plan.table(name).map(|table| &table.schema).or_else(sink) else {
+                let names = plan.tables.iter().map(|t| t.name.as_str()).chain(plan.sinks.iter().map(|s| s.name.as_str()));
+                let problem = Problem::new(0..0, format!("there is no table or sink `{name}`")).did_you_mean(name, names);
                 add(format!("{number}.expect.{name}"), problem);
                 continue;
             };
             for (at, row) in rows.iter().enumerate() {
-                for column in row.keys().filter(|c| table.schema.index_of(c).is_err()) {
-                    let names = table.schema.fields().iter().map(|f| f.name().as_str());
-                    let problem = Problem::new(0..0, format!("table `{name}` has no column `{column}`")).did_you_mean(column, names);
+                for column in row.keys().filter(|c| schema.index_of(c).is_err()) {
+                    let names = schema.fields().iter().map(|f| f.name().as_str());
+                    let problem = Problem::new(0..0, format!("`{name}` has no column `{column}`")).did_you_mean(column, names);
                     add(format!("{number}.expect.{name}.{at}.{column}"), problem);
                 }
             }

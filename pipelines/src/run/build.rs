@@ -109,8 +109,8 @@ impl Role {
     }
 
     /// A lane that has everything.
-    pub(crate) fn whole() -> Self {
-        Self { part: Part::Whole, exits: vec![], sinks: vec![] }
+    pub(crate) fn whole(plan: &Plan) -> Self {
+        Self { part: Part::Whole, exits: vec![], sinks: (0..plan.sinks.len()).collect() }
     }
 
     /// That of the second stage of such lanes; none where they need none.

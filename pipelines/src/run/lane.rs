@@ -599,8 +599,8 @@ impl Lane {
         outbox_names(&self.parts).enumerate().map(change).collect()
     }
 
-    /// What leaves with a cut; the rows that follow are numbered on.
-    fn take_leaving(&mut self) -> Vec<ExitRows> {
+    /// What leaves for exits and sinks; the rows that follow are numbered on.
+    pub(crate) fn take_leaving(&mut self) -> Vec<ExitRows> {
         let mut all = vec![];
         for leaving in &mut self.leaving {
             let rows: u64 = leaving.rows.iter().map(|b| b.num_rows() as u64).sum();

@@ -23,7 +23,7 @@ pub struct TestOptions {
     /// Whether the input ends after that, so that windows close.
     #[serde(default = "yes")]
     pub end: bool,
-    /// For each table named, all rows that it must hold, in any order. The columns that some row of the table names are compared; a
+    /// For each table or sink named, all rows that it must hold or have published, in any order. The columns that some row of the table names are compared; a
     /// column that a row leaves out must be null. Times are texts as `2026-01-01T00:00:00Z`.
     #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
     pub expect: IndexMap<String, Vec<toml::Table>>,

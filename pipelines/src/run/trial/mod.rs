@@ -80,6 +80,8 @@ struct Trial<'p> {
     lanes: Vec<TestedLane>,
     /// By table: what it was given.
     tables: Vec<Vec<RecordBatch>>,
+    /// By sink: the same.
+    sinks: Vec<Vec<RecordBatch>>,
 }
 
 impl<'p> Trial<'p> {
@@ -94,7 +96,7 @@ impl<'p> Trial<'p> {
             lanes.push(TestedLane::new(plan, name, watermark, vec![source])?);
         }
         let inputs = plan.sources.iter().map(Input::new).collect::<Result<_>>()?;
-        Ok(Self { plan, folder: None, inputs, lanes, tables: vec![vec![]; plan.tables.len()] })
+        Ok(Self { plan, folder: None, inputs, lanes, tables: vec![vec![]; plan.tables.len()], sinks: vec![vec![]; plan.sinks.len()] })
     }
 
     fn play(&mut self, test: &TestOptions) -> Result<()> {
@@ -131,9 +133,11 @@ impl<'p> Trial<'p> {
         self.play(test)?;
         let mut difference = vec![];
         for (name, expected) in &test.expect {
-            let Some(table) = self.plan.tables.iter().position(|t| t.name == *name) else { continue };
+            let table = self.plan.tables.iter().position(|t| t.name == *name).map(|of| &self.tables[of]);
+            let sink = || self.plan.sinks.iter().position(|s| s.name == *name).map(|of| &self.sinks[of]);
+            let Some(came) = table.or_else(sink) else { continue };
             let expected = expected.iter().map(compare::expected).collect();
-            let lines = compare::difference(expected, compare::rows(&self.tables[table])?);
+            let lines = compare::difference(expected, compare::rows(came)?);
             difference.extend(lines.into_iter().map(|line| format!("{name}: {line}")));
         }
         let unaccounted: u64 = self.lanes.iter().map(|l| l.lane.unaccounted()).sum();
@@ -191,6 +195,10 @@ impl<'p> Trial<'p> {
                 self.tables[table].push(rows);
             }
         }
+        for leaving in self.lanes[lane].lane.take_leaving() {
+            let sink = self.plan.sinks.iter().position(|s| s.name == leaving.exit).expect("a whole lane has no exits but sinks");
+            self.sinks[sink].extend(leaving.rows);
+        }
         Ok(())
     }
 }
@@ -214,7 +222,7 @@ impl TestedLane {
             log: name.into(),
             sources,
             watermark: watermark.clone(),
-            lane: Lane::new(build::parts(plan, &Role::whole(), nodes, watermark, claimed))?,
+            lane: Lane::new(build::parts(plan, &Role::whole(plan), nodes, watermark, claimed))?,
             next: 0,
         })
     }
@@ -234,7 +242,7 @@ impl TestedLane {
             operator.load(&mut store.load(&whole.state, &placed.planned.name))?;
             nodes.push(build::node(&placed, operator));
         }
-        self.lane = Lane::new(build::parts(plan, &Role::whole(), nodes, &self.watermark, Claimed { header, whole }))?;
+        self.lane = Lane::new(build::parts(plan, &Role::whole(plan), nodes, &self.watermark, Claimed { header, whole }))?;
         Ok(())
     }
 
