@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(super) type Consumer = BaseConsumer<Context>;
@@ -26,8 +26,17 @@ const QUEUE_KBYTES: &str = "8192";
 pub(super) struct Context {
     source: Arc<str>,
     status: Arc<SourceStatus>,
-    /// The next offset of each partition that is read here.
-    taken: Mutex<BTreeMap<(String, i32), Arc<AtomicU64>>>,
+    /// How far each partition is that is read here.
+    taken: Mutex<BTreeMap<(String, i32), Arc<Progress>>>,
+}
+
+/// How far a partition is read.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// The next offset.
+    pub(super) next: AtomicU64,
+    /// Nothing is behind it but marks of transactions.
+    pub(super) at_end: AtomicBool,
 }
 
 impl Context {
@@ -36,19 +45,22 @@ impl Context {
     }
 
     /// From here on the lag of a partition counts.
-    pub(super) fn follow(&self, topic: &str, partition: i32, next: Arc<AtomicU64>) {
-        self.taken().insert((topic.to_owned(), partition), next);
+    pub(super) fn follow(&self, topic: &str, partition: i32, progress: Arc<Progress>) {
+        self.taken().insert((topic.to_owned(), partition), progress);
     }
 
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<(String, i32), Arc<AtomicU64>>> {
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<(String, i32), Arc<Progress>>> {
         self.taken.lock().expect("nothing panics while it holds the offsets")
     }
 
     /// Records that are there and not taken.
     fn lag(&self, statistics: &Statistics) -> u64 {
-        let lag = |((topic, partition), next): (&(String, i32), &Arc<AtomicU64>)| {
+        let lag = |((topic, partition), progress): (&(String, i32), &Arc<Progress>)| {
+            if progress.at_end.load(Ordering::Relaxed) {
+                return None;
+            }
             let end = statistics.topics.get(topic)?.partitions.get(partition)?.ls_offset;
-            Some(u64::try_from(end).ok()?.saturating_sub(next.load(Ordering::Relaxed)))
+            Some(u64::try_from(end).ok()?.saturating_sub(progress.next.load(Ordering::Relaxed)))
         };
         self.taken().iter().filter_map(lag).sum()
     }

@@ -1,7 +1,7 @@
 //! One partition as the log of a lane: polled by the lane itself, decoded there, read again from any offset.
 
 use super::batch::{Batcher, Made, Record};
-use super::client::{Consumer, Context};
+use super::client::{Consumer, Context, Progress};
 use super::options::OnGap;
 use crate::rejected::Rejected;
 use crate::status::SourceStatus;
@@ -68,8 +68,7 @@ pub(super) struct Inside {
     batcher: Batcher,
     /// A first position that is not sealed.
     begin: Option<Offset>,
-    next: Arc<AtomicU64>,
-    at_end: bool,
+    progress: Arc<Progress>,
     /// What the client said behind the last batch.
     waiting: VecDeque<Read>,
     news: Arc<News>,
@@ -102,8 +101,8 @@ impl Partition {
         let news = Arc::new(News::default());
         tell(&mut queue, &news);
         let begin = is_new.then_some(next);
-        let next = Arc::new(AtomicU64::new(next.0));
-        consumer.context().follow(&topic, number, next.clone());
+        let progress = Arc::new(Progress { next: AtomicU64::new(next.0), at_end: AtomicBool::new(is_read) });
+        consumer.context().follow(&topic, number, progress.clone());
         let inside = Inside {
             topic,
             number,
@@ -112,8 +111,7 @@ impl Partition {
             early,
             batcher,
             begin,
-            next,
-            at_end: is_read,
+            progress,
             waiting: is_read.then_some(Read::CaughtUp).into_iter().collect(),
             news,
             on_gap,
@@ -134,10 +132,10 @@ impl Partition {
         self.inside().next().await
     }
 
-    /// Whether everything that is there has been given out.
+    /// Whether everything that is there has been given out, as far as a broker that can be reached knows: a broker that is away is no silence.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.inside.as_ref().is_some_and(|of| of.at_end && of.waiting.is_empty() && !of.news.pending.load(Ordering::Acquire))
+        self.inside.as_ref().is_some_and(|of| of.is_read())
     }
 
     /// Tells the group that everything below `next` is sealed: for lag tools alone, so a failure is no matter.
@@ -170,6 +168,12 @@ enum Found {
 }
 
 impl Inside {
+    fn is_read(&self) -> bool {
+        let is_connected = self.status.connected.load(Ordering::Relaxed) > 0;
+        let at_end = self.progress.at_end.load(Ordering::Relaxed);
+        is_connected && at_end && self.waiting.is_empty() && !self.news.pending.load(Ordering::Acquire)
+    }
+
     async fn next(&mut self) -> Result<Option<Read>> {
         if let Some(begin) = self.begin.take() {
             return Ok(Some(Read::Begin(begin)));
@@ -190,7 +194,7 @@ impl Inside {
     /// Takes what the client has, up to a batch.
     fn take(&mut self) -> Result<Found> {
         self.news.pending.store(false, Ordering::Release);
-        let mut next = self.next.load(Ordering::Relaxed);
+        let mut next = self.progress.next.load(Ordering::Relaxed);
         let (mut records, mut bytes, mut stamp, mut other, mut failed) = (vec![], 0, None, None, None);
         let is_drained = loop {
             if records.len() >= BATCH_RECORDS || bytes >= BATCH_BYTES {
@@ -207,7 +211,7 @@ impl Inside {
                     None => break true,
                 },
             };
-            self.at_end = false;
+            self.progress.at_end.store(false, Ordering::Relaxed);
             if record.offset() < next {
                 continue;
             }
@@ -223,7 +227,7 @@ impl Inside {
         let made = stamp.map(|stamp| self.batcher.make(&records, stamp, (self.clock)())).transpose()?;
         drop(records);
         self.early.extend(other);
-        self.next.store(next, Ordering::Relaxed);
+        self.progress.next.store(next, Ordering::Relaxed);
         if !is_drained {
             self.news.pending.store(true, Ordering::Release);
         }
@@ -254,7 +258,7 @@ impl Inside {
         let label = &self.batcher.label;
         match error {
             KafkaError::PartitionEOF(_) => {
-                self.at_end = true;
+                self.progress.at_end.store(true, Ordering::Relaxed);
                 Ok(Some(Read::CaughtUp))
             }
             KafkaError::MessageConsumption(AutoOffsetReset | OffsetOutOfRange) => self.step_over_gap(),
@@ -271,7 +275,7 @@ impl Inside {
 
     /// The records from `next` on are not there: goes where `on_gap` says.
     fn step_over_gap(&mut self) -> Result<Option<Read>> {
-        let (label, next) = (self.batcher.label.clone(), self.next.load(Ordering::Relaxed));
+        let (label, next) = (self.batcher.label.clone(), self.progress.next.load(Ordering::Relaxed));
         let failed = |error: KafkaError| Error::stop(format!("asking where {label} begins and ends"), error);
         let consumer = self.consumer.clone();
         // Rare, and nothing can go on without it.
@@ -280,7 +284,7 @@ impl Inside {
         tracing::warn!(partition = &*label, from = next, to, "records are gone that were not read; going on behind them");
         self.status.missing.fetch_add(to - next, Ordering::Relaxed);
         self.assign_anew(to).map_err(|error| Error::stop(format!("going on at offset {to} of {label}"), error))?;
-        self.next.store(to, Ordering::Relaxed);
+        self.progress.next.store(to, Ordering::Relaxed);
         Ok(Some(Read::Rows { batch: None, rejects: vec![], next: Offset(to), guarded: false }))
     }
 
