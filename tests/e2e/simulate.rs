@@ -1,4 +1,4 @@
-//! Simulated fleets with many faults, through a real Mosquitto and through files: `tidegate verify` finds nothing that differs, and finds
+//! Simulated fleets with many faults, through a real Mosquitto, a real Kafka and through files: `tidegate verify` finds nothing that differs, and finds
 //! each single row by which the truth was changed.
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
-use tests::{Mosquitto, Tidegate, free_port, until};
+use tests::{Kafka, Mosquitto, Tidegate, free_port, until};
 
 /// From a source to a raw table and windows of five seconds.
 pub(crate) const REST: &str = r#"
@@ -122,7 +122,7 @@ fn nothing_differs(tidegate: &Tidegate, report: &Value) {
     assert_eq!(code, Some(0), "{verdict:#}");
     let found = |table: &str| check(&verdict, table)["found"].as_u64().expect("a number");
     let sent = |what: &str| report["counts"][what].as_u64().expect("a number");
-    assert!(found("readings") >= sent("readings") && found("dead_letters") >= sent("broken"), "{verdict:#}");
+    assert!(found("readings") >= sent("readings") && found("dead_letters") >= sent("broken"), "{verdict:#}\n{report:#}");
     for table in ["readings, cold files", "late_per_5s", "per_5s"] {
         assert!(found(table) > 0, "{table} is empty: {verdict:#}");
     }
@@ -344,6 +344,35 @@ key = ["device_id"]
 watermark = {{ out_of_orderness = "1s" }}
 "#
     )
+}
+
+#[test]
+fn a_fleet_through_kafka_equals_its_truth_though_the_process_is_killed() {
+    let kafka = Kafka::start();
+    kafka.create("readings", 3);
+    let source = format!(
+        r#"
+[sources.floor]
+type = "kafka"
+brokers = ["{}"]
+topics = ["readings"]
+decode = {{ format = "json", event_time = {{ path = "$.ts", format = "unix_ms" }} }}
+columns = {{ device_id = {{ type = "utf8" }}, temperature = {{ path = "$.t", type = "float64" }}, humidity = {{ type = "float64" }}, seq = {{ type = "uint64" }} }}
+key = ["device_id"]
+watermark = {{ out_of_orderness = "1s" }}
+"#,
+        kafka.address()
+    );
+    let tidegate = Tidegate::new(&(source + &REST.replace("INPUT", "floor")));
+    let verify = VERIFY.replace("[verify.raw.readings]", "[verify.raw.readings]\nduplicates = \"kept\"");
+    let wire = format!("\n[wire]\ntransport = \"kafka\"\nbrokers = \"{}\"\n", kafka.address());
+    let mut running = tidegate.start(&[]);
+    running.wait_until_ready();
+    let report = simulate(&tidegate, &format!("{FLEET}{wire}{verify}"));
+    assert_eq!(report["unacknowledged"], 0, "{report:#}");
+    running.kill();
+    tidegate.run(&["--until-idle", "3s"]);
+    nothing_differs(&tidegate, &report);
 }
 
 /// Sends a fleet into a file and through a pipeline without a dedupe, so that each reading is there as often as it was sent.

@@ -168,7 +168,7 @@ impl Fleet {
         };
         let topic = match self.scenario.wire.transport {
             Transport::Mqtt => self.scenario.wire.topic.replace("{site}", &reading.site).replace("{device}", &reading.device),
-            Transport::File => String::new(),
+            Transport::File | Transport::Kafka => String::new(),
         };
         Message { due, slot, topic, payload, reading }
     }

@@ -149,7 +149,7 @@ impl Writer {
         let name = |name: &String, field: &Option<String>| quoted(field.as_ref().unwrap_or(name));
         Writer {
             format: wire.format,
-            with_device: wire.transport == Transport::File,
+            with_device: wire.transport != Transport::Mqtt,
             device: quoted(&wire.device),
             time: quoted(&wire.time),
             sequence: quoted(&wire.sequence),

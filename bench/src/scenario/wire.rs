@@ -1,4 +1,4 @@
-//! How messages travel: over MQTT, each when it is due, or into a file, as fast as it can be written.
+//! How messages travel: over MQTT or Kafka, each when it is due, or into a file, as fast as it can be written.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,11 @@ pub struct WireOptions {
     /// mqtt: file with the certificates of authorities to trust; the broker's own where it signs itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
-    /// mqtt: how far behind schedule the simulator itself may fall before it gives up.
+    /// kafka: some of the cluster's brokers, `host:port`, with commas between several.
+    pub brokers: String,
+    /// kafka: the topic. Records have the device as key.
+    pub kafka_topic: String,
+    /// mqtt, kafka: how far behind schedule the simulator itself may fall before it gives up.
     pub max_lag: Span,
     /// mqtt: connections that break all at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,7 +47,7 @@ pub struct WireOptions {
     pub device: String,
 }
 
-/// What carries messages. Kafka and HTTP are no sources of Tidegate yet.
+/// What carries messages. HTTP is no source of Tidegate yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -52,6 +56,8 @@ pub enum Transport {
     Mqtt,
     /// A file with a reading a line.
     File,
+    /// Brokers of Kafka.
+    Kafka,
 }
 
 /// How a reading is written.
@@ -100,6 +106,8 @@ impl Default for WireOptions {
             connections: 1,
             topic: "plant/{site}/{device}/telemetry".to_owned(),
             ca: None,
+            brokers: "127.0.0.1:9092".to_owned(),
+            kafka_topic: "readings".to_owned(),
             max_lag: Span::from_secs(30),
             storm: None,
             file: PathBuf::from("readings.ndjson"),
@@ -116,7 +124,15 @@ impl WireOptions {
             return if ends { Ok(()) } else { Err("wire.transport = \"file\" needs `lasting`: a file ends".to_owned()) };
         }
         if self.format == Format::Csv {
-            return Err("wire.format = \"csv\" is for files; over MQTT readings are JSON".to_owned());
+            return Err("wire.format = \"csv\" is for files; over MQTT and Kafka readings are JSON".to_owned());
+        }
+        positive("wire.max_lag", self.max_lag)?;
+        if self.transport == Transport::Kafka {
+            return if self.storm.is_none() {
+                Ok(())
+            } else {
+                Err("wire.storm is for MQTT: a producer of Kafka has its own connections".to_owned())
+            };
         }
         if self.qos > 1 {
             return Err(format!("wire.qos = {}: there are 0 and 1", self.qos));
@@ -131,15 +147,15 @@ impl WireOptions {
             positive("wire.storm.every", storm.every)?;
             share("wire.storm.share", storm.share)?;
         }
-        positive("wire.max_lag", self.max_lag)
+        Ok(())
     }
 
     /// In which ways a reading can be broken on this wire.
     pub fn classes(&self) -> &'static [Class] {
         match (self.transport, self.format) {
             (Transport::Mqtt, _) => &Class::OF_MQTT,
-            (Transport::File, Format::Json) => &Class::OF_NDJSON,
-            (Transport::File, Format::Csv) => &Class::OF_CSV,
+            (Transport::File | Transport::Kafka, Format::Json) => &Class::OF_NDJSON,
+            (Transport::File | Transport::Kafka, Format::Csv) => &Class::OF_CSV,
         }
     }
 }

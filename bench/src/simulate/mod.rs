@@ -6,6 +6,7 @@
 //! mqtt.rs        a broker: when messages go out, over which connection
 //! connection.rs  one connection, and who serves it
 //! wire.rs        the client library, MQTT 5 and 3.1.1
+//! kafka.rs       brokers of Kafka
 //! file.rs        a file
 //! progress.rs    what happened so far: counts and percentiles
 //! ```
@@ -14,6 +15,7 @@
 
 mod connection;
 mod file;
+mod kafka;
 mod mqtt;
 mod options;
 mod progress;
@@ -47,6 +49,7 @@ pub async fn simulate(
     let sender = writer.as_ref().map(TruthWriter::sender).unwrap_or_default();
     let sent = match scenario.wire.transport {
         Transport::Mqtt => mqtt::send(scenario, &mut fleet, &mut writer, sender, progress, stop).await,
+        Transport::Kafka => kafka::send(scenario, &mut fleet, &mut writer, sender, progress, stop).await,
         Transport::File => tokio::task::block_in_place(|| file::send(scenario, &mut fleet, &mut writer, sender, progress, began_us)),
     };
     sent?;

@@ -38,6 +38,12 @@ pub struct SimulateOptions {
     /// The broker, `mqtt://host:port` or `mqtts://host:port`.
     #[arg(long)]
     pub url: Option<String>,
+    /// Brokers of Kafka, `host:port`, with commas between several.
+    #[arg(long, value_name = "ADDRESS")]
+    pub brokers: Option<String>,
+    /// The topic, for Kafka.
+    #[arg(long)]
+    pub kafka_topic: Option<String>,
     /// Certificates to trust, for `mqtts`.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -66,6 +72,8 @@ impl SimulateOptions {
         let wire = &mut scenario.wire;
         put(options.transport, &mut wire.transport);
         put(options.url, &mut wire.url);
+        put(options.brokers, &mut wire.brokers);
+        put(options.kafka_topic, &mut wire.kafka_topic);
         put(options.mqtt, &mut wire.version);
         put(options.qos, &mut wire.qos);
         put(options.connections, &mut wire.connections);

@@ -32,10 +32,10 @@ const COLUMNS: [(&str, DataType); 4] =
 
 impl<A: Ask> Referee<'_, A> {
     pub(super) async fn letters(&self) -> Result<Check> {
-        // Of a file the topic is its path.
+        // Of a file the topic is its path, of Kafka it has the partition.
         let columns = match self.scenario.wire.transport {
             Transport::Mqtt => OF_MQTT,
-            Transport::File => OF_FILES,
+            Transport::File | Transport::Kafka => OF_FILES,
         };
         let sql = format!(
             "SELECT {columns}, CASE WHEN acknowledged IS NULL THEN 0 ELSE 1 END AS acknowledged, attempts FROM truth \

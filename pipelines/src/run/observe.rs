@@ -125,6 +125,11 @@ impl Observer {
 
     async fn tiers(&self) {
         let Ok(lanes) = self.live.lanes().await else { return };
+        if self.plan.sinks.is_empty() {
+            // A name without a value would look like a mistake to whoever scrapes it.
+            gauge!(Metric::OutboxPending.name()).set(0.0);
+            counter!(Metric::OutboxPublished.name()).increment(0);
+        }
         for sink in &self.plan.sinks {
             let states = lanes.iter().filter_map(|lane| lane.whole.outbox.get(&sink.name));
             let pending: u64 = states.flat_map(|state| &state.files).map(|file| file.rows).sum();
