@@ -48,10 +48,14 @@ pub(super) async fn send(
     let (outstanding, settled) = mpsc::channel(OUTSTANDING);
     let settling = tokio::spawn(settle(settled, truth.clone(), progress.clone()));
     progress.begin();
-    let published = publish(scenario, fleet, writer, &Sender { producer, outstanding, truth }, progress, stop).await;
-    // The queue has ended with its sender; each record is delivered or given up by the client within its `message.timeout.ms`.
+    let sender = Sender { producer: producer.clone(), outstanding, truth };
+    let published = publish(scenario, fleet, writer, &sender, progress, stop).await;
+    // The queue ends with its sender; each record is delivered or given up by the client within its `message.timeout.ms`. The producer
+    // stays until then: the last one to go takes what is on its way with it.
+    drop(sender);
     let ended = settling.await.map_err(|e| Error::Broker(e.to_string()));
     progress.end();
+    drop(producer);
     published.and(ended)
 }
 
