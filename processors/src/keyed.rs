@@ -1,52 +1,52 @@
 //! A state for each key: found by the row's key columns, bounded in number, saved when it changed.
 //!
-//! Keys are kept as arrow rows in slots; a slot is given anew after its key was forgotten. Once `limit` keys are held, rows of further
-//! keys are dead letters with reason `state_limit`; known keys go on untouched.
+//! Keys are in slots (`keys`), and beside them their states. Once `limit` keys are held, rows of further keys are dead letters with
+//! reason `state_limit`; known keys go on untouched.
 //!
 //! State: one part `keys` of (key columns, `state`: a list of 64-bit words), a changed key a row; the last row of a key counts. An empty
 //! list says that the key was forgotten.
 
+use crate::keys::{self, Key, Keys, REFUSED};
 use crate::{BuildError, error, refuse::refuse};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Builder, ListBuilder, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::row::{RowConverter, SortField};
 use flow::{Batch, Error, Output, Reason, Result, StateReader, StateWriter, trail};
-use hashbrown::HashTable;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
-const PART: &str = "keys";
+/// The part of the state.
+pub(crate) const PART: &str = "keys";
 /// Rewriting a part smaller than this saves nothing.
 const SMALL: usize = 1_024;
-/// The slot of a row whose key is not held.
-const REFUSED: u32 = u32::MAX;
 
 /// What an operator remembers of a key, as 64-bit words.
 pub(crate) trait KeyState: Default {
-    /// Appends the words.
+    /// Appends the words; at least one.
     fn write(&self, words: &mut Vec<i64>);
     /// The state of such words; none if they are not what `write` wrote.
     fn read(words: &[i64]) -> Option<Self>;
+    /// Any bit of it: asked for so that its memory is fetched.
+    fn glance(&self) -> bool {
+        false
+    }
 }
 
 /// States by key. See the page.
 pub(crate) struct Keyed<S> {
     columns: Vec<usize>,
     schema: SchemaRef,
-    converter: RowConverter,
-    table: HashTable<u32>,
-    /// By slot; none where it is free.
-    keys: Vec<Option<Box<[u8]>>>,
+    keys: Keys,
+    /// By slot.
     states: Vec<S>,
     dirty: Vec<bool>,
     /// Slots that changed since the last save; each once.
     changed: Vec<u32>,
-    free: Vec<u32>,
     /// Keys that were forgotten since the last save.
-    gone: Vec<Box<[u8]>>,
-    key_bytes: usize,
+    gone: Vec<Key>,
     /// Rows that the part holds.
     stored: usize,
+    /// What the part holds is in a form that is no longer written.
+    outdated: bool,
     limit: usize,
 }
 
@@ -61,24 +61,9 @@ impl<S: KeyState> Keyed<S> {
         }
         let columns = key.iter().map(|k| error::column(input, "key", k)).collect::<Result<Vec<_>, _>>()?;
         let schema = Arc::new(input.project(&columns).map_err(|e| BuildError::new("key", e.to_string()))?);
-        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
-        let converter = RowConverter::new(fields).map_err(|e| BuildError::new("key", e.to_string()))?;
+        let keys = Keys::new(&schema).map_err(|e| BuildError::new("key", e.to_string()))?;
         let limit = usize::try_from(max_keys).unwrap_or(usize::MAX).min(REFUSED as usize - 1);
-        Ok(Self {
-            columns,
-            schema,
-            converter,
-            table: HashTable::new(),
-            keys: vec![],
-            states: vec![],
-            dirty: vec![],
-            changed: vec![],
-            free: vec![],
-            gone: vec![],
-            key_bytes: 0,
-            stored: 0,
-            limit,
-        })
+        Ok(Self { columns, schema, keys, states: vec![], dirty: vec![], changed: vec![], gone: vec![], stored: 0, outdated: false, limit })
     }
 
     /// The key columns.
@@ -89,37 +74,20 @@ impl<S: KeyState> Keyed<S> {
     /// Finds the slot of each row, making room for new keys; rows beyond the limit are refused and left out of what is returned.
     pub(crate) fn admit(&mut self, batch: Batch, slots: &mut Vec<u32>, out: &mut dyn Output) -> Result<Batch> {
         let key: Vec<ArrayRef> = self.columns.iter().map(|c| batch.rows().column(*c).clone()).collect();
-        let rows = self.converter.convert_columns(&key).map_err(broken)?;
-        slots.clear();
-        slots.extend(rows.iter().map(|row| self.slot(row.as_ref(), self.limit)));
-        let refused: Vec<u32> = (0..).zip(slots.iter()).filter(|(_, slot)| **slot == REFUSED).map(|(row, _)| row).collect();
-        if refused.is_empty() {
+        self.find(&key, self.limit, slots)?;
+        if !slots.contains(&REFUSED) {
             return Ok(batch);
         }
+        let refused: Vec<u32> = (0..).zip(slots.iter()).filter(|(_, slot)| **slot == REFUSED).map(|(row, _)| row).collect();
         slots.retain(|slot| *slot != REFUSED);
         refuse(batch, &refused, Reason::StateLimit, format!("all {} keys are taken (max_keys)", self.limit), out)
     }
 
-    fn slot(&mut self, key: &[u8], limit: usize) -> u32 {
-        let hash = xxh3_64(key);
-        let same = |slot: &u32| self.keys[*slot as usize].as_deref() == Some(key);
-        if let Some(slot) = self.table.find(hash, same) {
-            return *slot;
-        }
-        if self.table.len() >= limit {
-            return REFUSED;
-        }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.keys.push(None);
-            self.states.push(S::default());
-            self.dirty.push(false);
-            u32::try_from(self.keys.len() - 1).expect("slots are fewer than the limit, which fits")
-        });
-        self.keys[slot as usize] = Some(key.into());
-        self.key_bytes += key.len();
-        let keys = &self.keys;
-        self.table.insert_unique(hash, slot, |s| xxh3_64(keys[*s as usize].as_deref().expect("a slot in the table has a key")));
-        slot
+    fn find(&mut self, key: &[ArrayRef], limit: usize, slots: &mut Vec<u32>) -> Result<()> {
+        self.keys.find(key, limit, slots).map_err(broken)?;
+        self.states.resize_with(self.keys.slots(), S::default);
+        self.dirty.resize(self.keys.slots(), false);
+        Ok(())
     }
 
     /// The state of a slot.
@@ -135,60 +103,68 @@ impl<S: KeyState> Keyed<S> {
         &mut self.states[slot as usize]
     }
 
+    /// Fetches the states of some rows, `AHEAD` of them or fewer, before they are taken one by one.
+    pub(crate) fn fetch(&self, slots: &[u32]) {
+        keys::fetch(slots, |slot| self.states[slot].glance() ^ self.dirty[slot]);
+    }
+
+    /// The state of a slot. Where the change returns true, it is saved.
+    pub(crate) fn change<T>(&mut self, slot: u32, change: impl FnOnce(&mut S) -> (bool, T)) -> T {
+        let (is_changed, gives) = change(&mut self.states[slot as usize]);
+        if is_changed && !std::mem::replace(&mut self.dirty[slot as usize], true) {
+            self.changed.push(slot);
+        }
+        gives
+    }
+
     /// Forgets the keys whose state does not fulfil `keep`.
     pub(crate) fn retain(&mut self, keep: impl Fn(&S) -> bool) {
-        let (keys, states, free, gone, bytes) = (&mut self.keys, &mut self.states, &mut self.free, &mut self.gone, &mut self.key_bytes);
-        self.table.retain(|slot| {
-            let at = *slot as usize;
-            if keep(&states[at]) {
-                return true;
-            }
-            let key = keys[at].take().expect("a slot in the table has a key");
-            *bytes -= key.len();
-            gone.push(key);
-            states[at] = S::default();
-            free.push(*slot);
-            false
-        });
+        let lost: Vec<u32> = self.iter().filter(|(_, state)| !keep(state)).map(|(slot, _)| slot).collect();
+        lost.into_iter().for_each(|slot| self.forget_slot(slot));
     }
 
     /// Forgets the key of a slot; nothing where the slot is free.
     pub(crate) fn forget_slot(&mut self, slot: u32) {
-        if let Some(key) = self.keys[slot as usize].clone() {
-            self.forget(&key);
+        if let Some(key) = self.keys.forget(slot) {
+            self.states[slot as usize] = S::default();
             self.gone.push(key);
         }
     }
 
     /// The slots in use with their states.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &S)> {
-        (0..).zip(&self.states).filter(|(slot, _)| self.keys[*slot as usize].is_some())
+        (0..).zip(&self.states).filter(|(slot, _)| self.keys.is_held(*slot))
     }
 
     /// The key columns of some slots, a slot a row.
     pub(crate) fn key_columns(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let parser = self.converter.parser();
-        let rows = slots.iter().map(|s| parser.parse(self.keys[*s as usize].as_deref().expect("only keys that are held are written")));
-        self.converter.convert_rows(rows).map_err(broken)
+        self.keys.columns(&[], slots).map_err(broken)
     }
 
     /// Keys held, and about how many bytes with them.
     pub(crate) fn held(&self) -> (u64, u64) {
-        let each = size_of::<S>() + size_of::<Option<Box<[u8]>>>() + 2 * size_of::<u32>();
-        (self.table.len() as u64, (self.keys.len() * each + self.key_bytes) as u64)
+        let each = size_of::<S>() + size_of::<bool>();
+        (self.keys.len() as u64, (self.states.len() * each + self.keys.bytes()) as u64)
     }
 
     /// Appends what changed; when the part has grown to twice the keys, it is written anew.
     pub(crate) fn save(&mut self, to: &mut dyn StateWriter) -> Result<()> {
         let mut slots = std::mem::take(&mut self.changed);
-        slots.iter().for_each(|s| self.dirty[*s as usize] = false);
-        slots.retain(|s| self.keys[*s as usize].is_some());
         let mut gone = std::mem::take(&mut self.gone);
-        if self.stored + gone.len() + slots.len() > 2 * self.table.len() + SMALL {
+        if self.outdated || self.stored + gone.len() + slots.len() > 2 * self.keys.len() + SMALL {
             to.remove(PART);
-            self.stored = 0;
+            (self.stored, self.outdated) = (0, false);
             gone.clear();
+            self.dirty.fill(false);
             slots = self.iter().map(|(slot, _)| slot).collect();
+        } else {
+            if slots.len() > self.dirty.len() / 16 {
+                // Reading memory in its order is worth a pass over all slots.
+                slots.clear();
+                slots.extend((0..).zip(&self.dirty).filter(|(_, dirty)| **dirty).map(|(slot, _)| slot));
+            }
+            slots.iter().for_each(|s| self.dirty[*s as usize] = false);
+            slots.retain(|s| self.keys.is_held(*s));
         }
         if !(gone.is_empty() && slots.is_empty()) {
             self.stored += gone.len() + slots.len();
@@ -199,54 +175,56 @@ impl<S: KeyState> Keyed<S> {
 
     /// Takes over what the saves have written.
     pub(crate) fn load(&mut self, from: &mut dyn StateReader) -> Result<()> {
+        from.read(PART)?.iter().try_for_each(|batch| self.load_batch(batch))
+    }
+
+    /// Takes over what one save has written.
+    pub(crate) fn load_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         let unlike = |what: &str| Error::new(flow::Remedy::Stop, format!("state of another form: {what}"));
-        for batch in from.read(PART)? {
-            let (keys, words) = batch.columns().split_at(self.columns.len());
-            let rows = self.converter.convert_columns(keys).map_err(broken)?;
-            let words = words.first().and_then(|w| w.as_list_opt::<i32>()).ok_or_else(|| unlike("no list of words"))?;
-            for (row, key) in rows.iter().enumerate() {
-                let value = words.value(row);
-                if value.is_empty() {
-                    self.forget(key.as_ref());
-                    continue;
-                }
-                let slot = self.slot(key.as_ref(), usize::MAX);
-                let read = value.as_primitive_opt::<Int64Type>().and_then(|w| S::read(w.values()));
-                self.states[slot as usize] = read.ok_or_else(|| unlike(&format!("{} words", value.len())))?;
-            }
-            self.stored += batch.num_rows();
+        let (keys, words) = batch.columns().split_at_checked(self.columns.len()).ok_or_else(|| unlike("no key"))?;
+        let words = words.first().and_then(|w| w.as_list_opt::<i32>()).ok_or_else(|| unlike("no list of words"))?;
+        let slice = |from: usize, rows: usize| keys.iter().map(|k| k.slice(from, rows)).collect::<Vec<_>>();
+        // Forgotten keys come first, and one of them may have come again.
+        let gone = (0..batch.num_rows()).take_while(|row| words.value_length(*row) == 0).count();
+        let mut slots = vec![];
+        self.find(&slice(0, gone), 0, &mut slots)?;
+        for slot in slots.iter().filter(|slot| **slot != REFUSED) {
+            self.keys.forget(*slot);
+            self.states[*slot as usize] = S::default();
         }
+        self.find(&slice(gone, batch.num_rows() - gone), usize::MAX, &mut slots)?;
+        for (row, slot) in (gone..).zip(slots) {
+            let value = words.value(row);
+            let read = value.as_primitive_opt::<Int64Type>().and_then(|w| S::read(w.values()));
+            self.states[slot as usize] = read.ok_or_else(|| unlike(&format!("{} words", value.len())))?;
+        }
+        self.stored += batch.num_rows();
         Ok(())
     }
 
-    fn forget(&mut self, key: &[u8]) {
-        let keys = &self.keys;
-        let found = self.table.find_entry(xxh3_64(key), |slot| keys[*slot as usize].as_deref() == Some(key));
-        if let Ok(entry) = found {
-            let (slot, _) = entry.remove();
-            self.keys[slot as usize] = None;
-            self.key_bytes -= key.len();
-            self.states[slot as usize] = S::default();
-            self.free.push(slot);
+    /// Takes over states in a form that is no longer written; the next save writes all anew.
+    pub(crate) fn load_outdated(&mut self, keys: &[ArrayRef], states: Vec<S>) -> Result<()> {
+        let mut slots = vec![];
+        self.find(keys, usize::MAX, &mut slots)?;
+        for (slot, state) in slots.into_iter().zip(states) {
+            self.states[slot as usize] = state;
         }
+        self.outdated = true;
+        Ok(())
     }
 
     /// Rows of the part: forgotten keys, then the states of slots, so that a key that came again counts.
-    fn rows(&self, gone: &[Box<[u8]>], slots: &[u32]) -> Result<RecordBatch> {
-        let parser = self.converter.parser();
-        let held = slots.iter().map(|s| self.keys[*s as usize].as_deref().expect("only keys that are held are written"));
-        let keys = gone.iter().map(AsRef::as_ref).chain(held).map(|key| parser.parse(key));
-        let mut columns = self.converter.convert_rows(keys).map_err(broken)?;
+    fn rows(&self, gone: &[Key], slots: &[u32]) -> Result<RecordBatch> {
+        let mut columns = self.keys.columns(gone, slots).map_err(broken)?;
         let item = Arc::new(Field::new_list_field(DataType::Int64, false));
-        let (mut list, mut words) = (ListBuilder::new(Int64Builder::new()).with_field(item.clone()), vec![]);
-        gone.iter().for_each(|_| list.append(true));
+        let (mut words, mut lengths) = (vec![], vec![0; gone.len()]);
         for slot in slots {
-            words.clear();
+            let before = words.len();
             self.states[*slot as usize].write(&mut words);
-            list.values().append_slice(&words);
-            list.append(true);
+            lengths.push(words.len() - before);
         }
-        columns.push(Arc::new(list.finish()));
+        let lists = ListArray::try_new(item.clone(), OffsetBuffer::from_lengths(lengths), Arc::new(Int64Array::from(words)), None);
+        columns.push(Arc::new(lists.map_err(broken)?));
         let mut fields: Vec<_> = self.schema.fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new("state", DataType::List(item), false)));
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::stop("rows of keyed state", e))

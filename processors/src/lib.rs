@@ -17,6 +17,7 @@ pub mod filter;
 pub mod functions;
 pub mod join;
 mod keyed;
+mod keys;
 pub mod map;
 pub mod presence;
 pub mod rate;

@@ -5,28 +5,25 @@
 //! a duplicate. A new highest time begins a new span when `current` has grown to `horizon`, or when the sequence is not above the
 //! highest one (the device's counter was restarted). A reading older than both spans passes and is counted `Unproven`.
 //!
-//! State: one part `keys` of (key columns, times, bitmaps), a changed key a row; the last row of a key counts.
+//! State: as `keyed` writes it, with the words of `memory`.
 
 mod memory;
-mod state;
+mod outdated;
 #[cfg(test)]
 mod tests;
 
 use crate::duration::Duration;
+use crate::keyed::{self, Keyed};
+use crate::keys::AHEAD;
 use crate::{BuildError, error};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt64Array};
+use arrow::array::{Array, AsArray, BooleanArray, UInt64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, UInt64Type};
 use arrow::row::{RowConverter, SortField};
-use datafusion::common::DataFusionError;
-use datafusion::logical_expr::EmitTo;
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use flow::{Batch, Count, EVENT_TIME, Error, EventTime, Operator, Output, Result, StateReader, StateWriter, trail};
 use memory::{Memory, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Options of a dedupe, without `type` and `inputs`.
@@ -67,23 +64,16 @@ pub fn build(options: &DedupeOptions, input: &SchemaRef) -> Result<Box<dyn Opera
     if options.key.is_empty() {
         return Err(BuildError::new("key", "a sequence needs the columns within which it counts"));
     }
-    let key = options.key.iter().map(|k| error::column(input, "key", k)).collect::<Result<Vec<_>, _>>()?;
-    let sequence = sequence(options, input)?;
-    let key_schema = Arc::new(input.project(&key).map_err(|e| BuildError::new("key", e.to_string()))?);
-    let keys = new_keys(&key_schema).map_err(|e| BuildError::new("key", e.strip_backtrace()))?;
+    let keys = Keyed::new(&options.key, u64::MAX, input)?;
     Ok(Box::new(Dedupe {
         schema: input.clone(),
-        key,
-        key_schema,
-        sequence,
+        key: options.key.len(),
+        sequence: sequence(options, input)?,
         horizon: options.horizon.0.0,
         keys,
-        memories: Vec::new(),
-        changed: Vec::new(),
-        stored: 0,
         watermark: i64::MIN,
         evicted: i64::MIN,
-        groups: Vec::new(),
+        slots: vec![],
     }))
 }
 
@@ -115,22 +105,16 @@ enum Sequence {
 
 struct Dedupe {
     schema: SchemaRef,
-    key: Vec<usize>,
-    key_schema: SchemaRef,
+    /// How many columns the key has.
+    key: usize,
     sequence: Sequence,
     horizon: i64,
-    keys: Box<dyn GroupValues>,
-    /// One a key, by its number in `keys`.
-    memories: Vec<Memory>,
-    /// Keys that changed since the last save; each once.
-    changed: Vec<u32>,
-    /// Rows that the part `keys` holds.
-    stored: usize,
+    keys: Keyed<Memory>,
     watermark: i64,
     /// W at the last eviction.
     evicted: i64,
-    /// Scratch: the key number of each row.
-    groups: Vec<usize>,
+    /// Scratch: the slot of each row.
+    slots: Vec<u32>,
 }
 
 impl Operator for Dedupe {
@@ -139,30 +123,33 @@ impl Operator for Dedupe {
     }
 
     fn on_batch(&mut self, batch: Batch, out: &mut dyn Output) -> Result<()> {
+        let mut slots = std::mem::take(&mut self.slots);
+        let batch = self.keys.admit(batch, &mut slots, out)?;
         let sequences = self.sequences(&batch)?;
-        let key: Vec<ArrayRef> = self.key.iter().map(|k| batch.rows().column(*k).clone()).collect();
-        self.keys.intern(&key, &mut self.groups).map_err(broken)?;
         let marks = batch.trail_column(trail::WATERMARK).map(|m| m.as_primitive::<Int64Type>().values());
-        let (mut unproven, mut keep) = (0, Vec::with_capacity(batch.len()));
-        for (row, (time, group)) in batch.times().iter().zip(&self.groups).enumerate() {
-            if *group == self.memories.len() {
+        let (ordered, horizon) = (!matches!(self.sequence, Sequence::Row(_)), self.horizon);
+        let (times, mut unproven, mut keep) = (batch.times(), 0, Vec::with_capacity(batch.len()));
+        for (part, slots) in slots.chunks(AHEAD).enumerate() {
+            self.keys.fetch(slots);
+            for (row, slot) in (part * AHEAD..).zip(slots) {
+                let time = times[row];
                 let w = marks.map_or(self.watermark, |m| m[row]);
-                self.memories.push(Memory::new(w.saturating_sub(self.horizon)));
-            }
-            let memory = &mut self.memories[*group];
-            let verdict = if sequences.is_null(row) {
-                Verdict::Unproven
-            } else if matches!(self.sequence, Sequence::Row(_)) {
-                memory.take_unordered(sequences.value(row), *time, self.horizon)
-            } else {
-                memory.take(sequences.value(row), *time, self.horizon)
-            };
-            unproven += u64::from(verdict == Verdict::Unproven);
-            keep.push(verdict != Verdict::Duplicate);
-            if verdict == Verdict::New && memory.touch() {
-                self.changed.push(u32::try_from(*group).expect("fewer keys than u32 holds"));
+                let verdict = self.keys.change(*slot, |memory| {
+                    if memory.is_new() {
+                        memory.floor = w.saturating_sub(horizon);
+                    }
+                    let verdict = match (sequences.is_null(row), ordered) {
+                        (true, _) => Verdict::Unproven,
+                        (false, true) => memory.take(sequences.value(row), time, horizon),
+                        (false, false) => memory.take_unordered(sequences.value(row), time, horizon),
+                    };
+                    (verdict == Verdict::New, verdict)
+                });
+                unproven += u64::from(verdict == Verdict::Unproven);
+                keep.push(verdict != Verdict::Duplicate);
             }
         }
+        self.slots = slots;
         put_out(batch, keep.into(), unproven, out)
     }
 
@@ -171,22 +158,30 @@ impl Operator for Dedupe {
         // A quarter of the horizon: forgetting costs a pass over all keys.
         if self.watermark.saturating_sub(self.evicted) > (self.horizon / 4).max(1_000_000) {
             self.evicted = self.watermark;
-            self.evict()?;
+            let edge = self.watermark.saturating_sub(self.horizon);
+            self.keys.retain(|memory| memory.highest() >= edge);
         }
         Ok(w)
     }
 
     fn save(&mut self, to: &mut dyn StateWriter) -> Result<()> {
-        self.write(to)
+        self.keys.save(to)
     }
 
     fn load(&mut self, from: &mut dyn StateReader) -> Result<()> {
-        self.read(from)
+        for batch in from.read(keyed::PART)? {
+            let (keys, state) = batch.columns().split_at_checked(self.key).unwrap_or_default();
+            match state.len() {
+                outdated::COLUMNS => self.keys.load_outdated(keys, outdated::memories(state)?)?,
+                _ => self.keys.load_batch(&batch)?,
+            }
+        }
+        Ok(())
     }
 
     fn held(&self) -> (u64, u64) {
-        let bytes = self.keys.size() + self.memories.iter().map(Memory::bytes).sum::<usize>();
-        (self.memories.len() as u64, bytes as u64)
+        let (keys, bytes) = self.keys.held();
+        (keys, bytes + self.keys.iter().map(|(_, memory)| memory.bytes() as u64).sum::<u64>())
     }
 }
 
@@ -210,26 +205,6 @@ impl Dedupe {
             }
         }
     }
-
-    /// Forgets keys whose whole memory lies behind the horizon.
-    fn evict(&mut self) -> Result<()> {
-        let edge = self.watermark.saturating_sub(self.horizon);
-        let keep: BooleanArray = self.memories.iter().map(|m| Some(m.highest() >= edge)).collect();
-        if keep.true_count() == keep.len() {
-            return Ok(());
-        }
-        let all = self.keys.emit(EmitTo::All).map_err(broken)?;
-        let kept: Result<Vec<_>, _> = all.iter().map(|c| arrow::compute::filter(c, &keep)).collect();
-        self.keys = new_keys(&self.key_schema).map_err(broken)?;
-        if keep.has_true() {
-            let kept = kept.map_err(|e| Error::stop("forgetting keys", e))?;
-            self.keys.intern(&kept, &mut self.groups).map_err(broken)?;
-        }
-        self.memories.retain(|m| m.highest() >= edge);
-        let changed = self.memories.iter().zip(0..).filter(|(m, _)| m.is_changed()).map(|(_, at)| at);
-        self.changed = changed.collect();
-        Ok(())
-    }
 }
 
 /// Signed numbers as unsigned ones in the same order.
@@ -251,12 +226,4 @@ fn put_out(batch: Batch, keep: BooleanArray, unproven: u64, out: &mut dyn Output
         _ => out.rows(batch.filter(&keep)?),
     }
     Ok(())
-}
-
-fn new_keys(schema: &SchemaRef) -> Result<Box<dyn GroupValues>, DataFusionError> {
-    new_group_values(schema.clone(), &GroupOrdering::None)
-}
-
-fn broken(cause: DataFusionError) -> Error {
-    Error::stop("the keys of a dedupe", cause)
 }

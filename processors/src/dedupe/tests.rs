@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::testing::{Collect, Parts, batch, schema};
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringViewArray};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 fn dedupe(more: serde_json::Value) -> Box<dyn Operator> {
     let mut options = serde_json::json!({ "key": ["device"], "sequence": "value", "horizon": "100us" });
@@ -89,4 +91,41 @@ proptest! {
         }
         prop_assert_eq!(out.readings(), unique);
     }
+}
+
+#[test]
+fn state_of_the_form_before_is_read_and_written_anew() {
+    let sequences = |of: &[u64]| {
+        let (bitmap, mut bytes) = (of.iter().map(|s| ordered(*s as i64)).collect::<roaring::RoaringTreemap>(), vec![]);
+        bitmap.serialize_into(&mut bytes).unwrap();
+        bytes
+    };
+    let (previous, current) = (sequences(&[1, 70]), sequences(&[2]));
+    let times = |time: Option<i64>| -> ArrayRef { Arc::new(Int64Array::from(vec![time])) };
+    let greatest = |s: u64| -> ArrayRef { Arc::new(UInt64Array::from(vec![s])) };
+    let bitmap = |bytes: &[u8]| -> ArrayRef { Arc::new(BinaryArray::from(vec![bytes])) };
+    let key: ArrayRef = Arc::new(StringViewArray::from(vec!["a"]));
+    let columns = [
+        ("device", key),
+        ("floor", times(Some(-5))),
+        ("previous first", times(Some(10))),
+        ("previous highest", times(Some(20))),
+        ("previous greatest", greatest(70)),
+        ("previous sequences", bitmap(&previous)),
+        ("current first", times(Some(30))),
+        ("current highest", times(Some(30))),
+        ("current greatest", greatest(2)),
+        ("current sequences", bitmap(&current)),
+    ];
+    let mut parts = Parts([("keys".to_owned(), vec![RecordBatch::try_from_iter(columns).unwrap()])].into());
+    for _ in 0..2 {
+        let (mut operator, mut out) = (dedupe(serde_json::json!({})), Collect::default());
+        operator.load(&mut parts).unwrap();
+        operator.on_batch(batch(&[("a", 10, 1), ("a", 20, 70), ("a", 20, 71), ("a", 30, 2), ("a", -5, 9)]), &mut out).unwrap();
+        assert_eq!((out.count(Count::Duplicate), out.count(Count::Unproven), out.readings().len()), (3, 1, 2));
+        let mut again = dedupe(serde_json::json!({}));
+        again.load(&mut parts).unwrap();
+        again.save(&mut parts).unwrap();
+    }
+    assert_eq!(parts.0["keys"].iter().map(RecordBatch::num_columns).collect::<Vec<_>>(), [2]);
 }
