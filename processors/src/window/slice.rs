@@ -11,9 +11,10 @@ use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-/// How many partials a slice gathers before they are merged into one: bounds the stored state at the price of writing it again
-/// every eighth save.
-const MOST_PARTIALS: usize = 8;
+/// Partials are merged into one, which is written anew, when there are more than `FEW` and those behind the first have more rows than it, so
+/// that a row is written about twice; and beyond `MOST`, which adds less than a hundredth of the slice to a save.
+const FEW: usize = 8;
+const MOST: usize = 128;
 
 /// The groups of one slice.
 #[derive(Default)]
@@ -112,7 +113,9 @@ impl Slice {
     /// What came since the last save.
     pub(super) fn save(&mut self, aggregates: &Aggregates) -> Result<Change> {
         self.seal(aggregates)?;
-        if self.partials.len() > MOST_PARTIALS {
+        let rest: usize = self.partials.iter().skip(1).map(RecordBatch::num_rows).sum();
+        let outgrown = self.partials.first().is_some_and(|first| rest > first.num_rows());
+        if self.partials.len() > MOST || self.partials.len() > FEW && outgrown {
             self.merge(aggregates)?;
         }
         let replace = std::mem::take(&mut self.merged);

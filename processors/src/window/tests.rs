@@ -267,3 +267,38 @@ fn keys_of_which_every_reading_fails_are_not_held() {
     operator.on_batch(batch(&[("a", 1, 0), ("b", 2, 0)]), &mut out).unwrap();
     assert_eq!((out.refused(), operator.held()), (vec![(Reason::Expression, 2)], empty));
 }
+
+/// State, and how many rows were written.
+#[derive(Default)]
+struct Written(Parts, usize);
+
+impl flow::StateWriter for Written {
+    fn append(&mut self, part: &str, rows: RecordBatch) {
+        self.1 += rows.num_rows();
+        self.0.append(part, rows);
+    }
+    fn remove(&mut self, part: &str) {
+        self.0.remove(part);
+    }
+}
+
+#[test]
+fn saves_write_in_proportion_to_what_changed() {
+    let names: Vec<String> = (0..5_000).map(|n| format!("device {n}")).collect();
+    let (mut operator, mut out, mut written, mut all) = (window("10us"), Collect::default(), Written::default(), vec![]);
+    for round in 0..200 {
+        // First all devices, then one in a hundred.
+        let part = if round == 0 { &names[..] } else { &names[round * 50 % 5_000..][..50] };
+        let readings: Vec<_> = part.iter().map(|name| (name.as_str(), 3, round as i64)).collect();
+        operator.on_batch(batch(&readings), &mut out).unwrap();
+        all.extend(readings.iter().map(|(name, time, value)| ((*name).to_owned(), *time, *value)));
+        operator.save(&mut written).unwrap();
+        if round % 50 == 7 {
+            operator = window("10us");
+            operator.load(&mut written.0).unwrap();
+        }
+    }
+    assert!(written.1 <= 5_000 + 3 * 199 * 50, "{} rows were written", written.1);
+    operator.on_watermark(EventTime(10), &mut out).unwrap();
+    assert_eq!(results(&out), naive(&all, 10));
+}
