@@ -20,7 +20,7 @@ use clap::Parser;
 use flow::Operator;
 use input::Input;
 use processors::window::ByDevice;
-use run::Cost;
+use run::{Cost, Way};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -32,7 +32,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Measures the operators on Arrow input.
 #[derive(Parser)]
 struct Options {
-    /// Rows of each case. A window holds a million.
+    /// Rows of each case, and of each input of a join. A window holds a million.
     #[arg(long, default_value_t = 4_000_000)]
     rows: usize,
     /// How many devices there are.
@@ -57,29 +57,29 @@ struct Case {
     build: fn() -> Built,
     /// One row in a hundred is up to 4 s behind.
     overtaken: bool,
-    /// Rows end in it (windows) rather than pass.
-    keeps: bool,
+    way: Way,
     /// It makes what the bare partial aggregates make.
     has_bare: bool,
 }
 
-const CASES: [Case; 10] = [
-    Case { name: "tumbling 10 s, 5 aggregates", build: || window(&usual()), overtaken: false, keeps: true, has_bare: true },
-    Case { name: "the same, 1 % out of order", build: || window(&usual()), overtaken: true, keeps: true, has_bare: true },
-    Case { name: "hopping 60 s by 10 s", build: hopping, overtaken: true, keeps: true, has_bare: false },
-    Case { name: "session with a gap of 5 s", build: session, overtaken: true, keeps: true, has_bare: false },
-    Case { name: "tumbling 10 s, watermarks by device", build: by_device, overtaken: true, keeps: true, has_bare: false },
+const CASES: [Case; 11] = [
+    Case { name: "tumbling 10 s, 5 aggregates", build: || window(&usual()), overtaken: false, way: Way::Ends, has_bare: true },
+    Case { name: "the same, 1 % out of order", build: || window(&usual()), overtaken: true, way: Way::Ends, has_bare: true },
+    Case { name: "hopping 60 s by 10 s", build: hopping, overtaken: true, way: Way::Ends, has_bare: false },
+    Case { name: "session with a gap of 5 s", build: session, overtaken: true, way: Way::Ends, has_bare: false },
+    Case { name: "tumbling 10 s, watermarks by device", build: by_device, overtaken: true, way: Way::Ends, has_bare: false },
     Case {
         name: "tumbling 10 s, time_weighted_avg",
         build: || window(&json!({ "mean": "time_weighted_avg(value, event_time)" })),
         overtaken: true,
-        keeps: true,
+        way: Way::Ends,
         has_bare: false,
     },
-    Case { name: "dedupe by (device, sequence)", build: dedupe, overtaken: true, keeps: false, has_bare: false },
-    Case { name: "enrich by device, 2 columns", build: enrich, overtaken: false, keeps: false, has_bare: false },
-    Case { name: "filter value > 50", build: filter, overtaken: false, keeps: false, has_bare: false },
-    Case { name: "map to Fahrenheit", build: map, overtaken: false, keeps: false, has_bare: false },
+    Case { name: "dedupe by (device, sequence)", build: dedupe, overtaken: true, way: Way::Passes, has_bare: false },
+    Case { name: "enrich by device, 2 columns", build: enrich, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "join of two streams by device", build: join, overtaken: false, way: Way::Pairs, has_bare: false },
+    Case { name: "filter value > 50", build: filter, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "map to Fahrenheit", build: map, overtaken: false, way: Way::Passes, has_bare: false },
 ];
 
 /// Rows of the lookup table of `enrich`.
@@ -104,7 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         for case in CASES.iter().filter(|case| is_wanted(case.name)) {
             let input = if case.overtaken { &overtaken } else { &in_order };
-            let cost = run::operator((case.build)()?, input, options.save_every, case.keeps)?;
+            let cost = run::operator((case.build)()?, input, options.save_every, case.way)?;
             report(case.name, *devices, &cost, bare.as_ref().filter(|_| case.has_bare))?;
         }
     }
@@ -163,6 +163,12 @@ fn enrich() -> Built {
     let mut operator = processors::enrich::build(&serde_json::from_value(options)?, &input::schema(), &lookup.0)?;
     operator.on_lookup(&lookup.1)?;
     Ok(operator)
+}
+
+/// Each row finds the one of the other stream with its device and time, among the device's rows of about six seconds.
+fn join() -> Built {
+    let options = json!({ "key": ["device"], "max_rows": 100_000_000, "max_state": "64GiB" });
+    Ok(processors::join::build(&serde_json::from_value(options)?, &input::schema(), &input::schema())?)
 }
 
 fn filter() -> Built {

@@ -24,14 +24,28 @@ impl Cost {
     }
 }
 
+/// What a case does with rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// They end in it, as in windows.
+    Ends,
+    /// They pass or are left out.
+    Passes,
+    /// They come in by two inputs, and pass as pairs: each row with itself.
+    Pairs,
+}
+
 /// Gives all batches to an operator.
-pub(crate) fn operator(mut operator: Box<dyn Operator>, input: &Input, save_every: usize, keeps: bool) -> Result<Cost, Box<dyn Error>> {
+pub(crate) fn operator(mut operator: Box<dyn Operator>, input: &Input, save_every: usize, way: Way) -> Result<Cost, Box<dyn Error>> {
     let (mut out, mut greatest, mut unsaved) = (Counted::default(), i64::MIN, 0);
+    let inputs = if way == Way::Pairs { 2 } else { 1 };
     let start = cpu_seconds()?;
     for batch in &input.batches {
         greatest = greatest.max(batch.time_range().map_or(i64::MIN, |(_, greatest)| greatest.0));
-        unsaved += batch.len();
-        operator.on_batch(batch.clone(), &mut out)?;
+        for number in 0..inputs {
+            unsaved += batch.len();
+            operator.on_input(number, batch.clone(), &mut out)?;
+        }
         operator.on_watermark(EventTime(greatest - OUT_OF_ORDERNESS), &mut out)?;
         if save_every > 0 && unsaved >= save_every {
             operator.save(&mut out)?;
@@ -42,10 +56,14 @@ pub(crate) fn operator(mut operator: Box<dyn Operator>, input: &Input, save_ever
         operator.on_watermark(end, &mut out)?;
     }
     operator.on_end(&mut out)?;
-    let cost = Cost { cpu_seconds: cpu_seconds()? - start, rows: input.rows };
-    let seen = if keeps { out.taken } else { out.passed + out.left_out };
-    if seen != input.rows as u64 {
-        return Err(format!("the operator accounts for {seen} of {} rows", input.rows).into());
+    let cost = Cost { cpu_seconds: cpu_seconds()? - start, rows: inputs * input.rows };
+    let seen = match way {
+        Way::Ends => out.taken,
+        Way::Passes => out.passed + out.left_out,
+        Way::Pairs => inputs as u64 * out.passed,
+    };
+    if seen != cost.rows as u64 {
+        return Err(format!("the operator accounts for {seen} of {} rows", cost.rows).into());
     }
     Ok(cost)
 }
