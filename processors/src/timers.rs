@@ -1,13 +1,18 @@
 //! Times at which something is to be done for a key. A timer is only looked up in a heap; when it comes, the key's state says whether
-//! it still holds, so moving a timer on (each reading of a device does) costs nothing.
+//! it still holds, so moving a timer on (each reading of a device does) costs nothing. There is a heap for each span of time, so that the
+//! one at hand lies in the caches.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// Microseconds of a heap, about a quarter of a second: with 100,000 timers a second 400 kB.
+const SPAN: i64 = 1 << 18;
 
 /// One timer a slot at most.
 #[derive(Default)]
 pub(crate) struct Timers {
-    heap: BinaryHeap<Reverse<(i64, u32)>>,
+    /// By number of the span; none is empty.
+    heaps: BTreeMap<i64, BinaryHeap<Reverse<(i64, u32)>>>,
     /// By slot: the time under which it is found in the heap; `NONE` if it is not.
     queued: Vec<i64>,
 }
@@ -23,17 +28,21 @@ impl Timers {
         }
         if due < self.queued[at] {
             self.queued[at] = due;
-            self.heap.push(Reverse((due, slot)));
+            self.heaps.entry(due.div_euclid(SPAN)).or_default().push(Reverse((due, slot)));
         }
     }
 
     /// A slot to look at, since W has reached `w`. Its timer is gone; whoever asks sets it again if it moved on.
     pub(crate) fn pop(&mut self, w: i64) -> Option<u32> {
-        while let Some(Reverse((due, slot))) = self.heap.peek().copied() {
+        while let Some(mut heap) = self.heaps.first_entry() {
+            let Reverse((due, slot)) = heap.get().peek().copied().expect("no heap is empty");
             if due > w {
                 return None;
             }
-            self.heap.pop();
+            heap.get_mut().pop();
+            if heap.get().is_empty() {
+                heap.remove();
+            }
             if self.queued[slot as usize] == due {
                 self.queued[slot as usize] = NONE;
                 return Some(slot);
@@ -44,7 +53,8 @@ impl Timers {
 
     /// The least time above `w` at which a slot may be due.
     pub(crate) fn next(&self, w: i64) -> Option<i64> {
-        self.heap.peek().map(|Reverse((due, _))| *due).filter(|due| *due > w)
+        let first = self.heaps.first_key_value().and_then(|(_, heap)| heap.peek());
+        first.map(|Reverse((due, _))| *due).filter(|due| *due > w)
     }
 }
 

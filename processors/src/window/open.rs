@@ -197,6 +197,8 @@ impl Windows {
         to.room -= 1;
         let mut open = Open { group: store.open(), start, end, ..Open::default() };
         open.pass_boundaries(w, rules);
+        // Most keys have one window at a time.
+        self.open.reserve_exact(usize::from(self.open.is_empty()));
         self.open.push(open);
         true
     }

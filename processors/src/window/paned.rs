@@ -177,8 +177,7 @@ impl Operator for Paned {
 
     fn save(&mut self, to: &mut dyn StateWriter) -> Result<()> {
         self.keys.save(to)?;
-        self.store.save(to);
-        Ok(())
+        self.store.save(to).map_err(broken)
     }
 
     fn load(&mut self, from: &mut dyn StateReader) -> Result<()> {
@@ -253,32 +252,27 @@ impl Paned {
         Ok(())
     }
 
-    /// Adds the readings of a batch to the store: one row of partial state a group.
+    /// Adds the readings of a batch to the store.
     fn store_rows(&mut self, placing: &Placing, arguments: &[ArrayRef]) -> Result<()> {
         if placing.pairs.is_empty() {
             return Ok(());
         }
         let into: HashMap<u32, u32> = placing.joined.iter().map(|(_, from, into)| (*from, *into)).collect();
-        let (mut place_of, mut groups) = (HashMap::new(), vec![]);
-        let mut place = |mut group: u32| {
-            while let Some(other) = into.get(&group) {
+        let group = |mut group: u32| {
+            while let Some(other) = into.get(&group).filter(|_| !into.is_empty()) {
                 group = *other;
             }
-            *place_of.entry(group).or_insert_with(|| {
-                groups.push(group);
-                groups.len() - 1
-            })
+            group
         };
-        let places: Vec<usize> = placing.pairs.iter().map(|(_, group)| place(*group)).collect();
         let rows = placing.pairs.iter().map(|(row, _)| *row);
-        let all = arguments.first().is_none_or(|a| a.len() == places.len()) && rows.clone().eq(0..places.len() as u32);
+        let all = arguments.first().is_none_or(|a| a.len() == placing.pairs.len()) && rows.clone().eq(0..placing.pairs.len() as u32);
         let chosen: Vec<ArrayRef> = if all {
             arguments.to_vec()
         } else {
             let rows = UInt32Array::from_iter_values(rows);
             arguments.iter().map(|a| take(a, &rows, None)).collect::<Result<_, _>>().map_err(|e| Error::stop("readings of windows", e))?
         };
-        self.store.add(&self.aggregates, &chosen, &places, &groups).map_err(broken)
+        self.store.add(&self.aggregates, &chosen, placing.pairs.iter().map(|(_, of)| group(*of))).map_err(broken)
     }
 
     /// Puts out the panes that the readings of a batch made.
@@ -405,7 +399,7 @@ impl Paned {
     }
 
     /// Puts out panes: `last` ones as rows, others to be revised.
-    fn emit(&self, leaving: Leaving, last: bool, out: &mut dyn Output) -> Result<()> {
+    fn emit(&mut self, leaving: Leaving, last: bool, out: &mut dyn Output) -> Result<()> {
         let Leaving { slots, bounds, of } = leaving;
         if slots.is_empty() {
             return Ok(());
