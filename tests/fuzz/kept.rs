@@ -28,3 +28,8 @@ fn no_kept_input_makes_the_topic_parser_panic() {
 fn no_kept_input_makes_the_journal_reader_panic() {
     each("journal", targets::journal);
 }
+
+#[test]
+fn no_kept_input_makes_the_record_reader_panic() {
+    each("record", targets::record);
+}

@@ -98,7 +98,7 @@ fn fold_table(table: &mut TableState, change: &TableChange) -> Result<(), Misfit
         table.segments.push(segment.clone());
     }
     if let Some(mark) = &change.marked {
-        if mark.number != table.marked + 1 {
+        if Some(mark.number) != table.marked.checked_add(1) {
             return Err(format!("move {} is marked after {}", mark.number, table.marked));
         }
         for file in &mark.files {
@@ -126,14 +126,14 @@ fn fold_exit(exit: &mut ExitState, change: &ExitChange) -> Result<(), Misfit> {
         if file.first != exit.next {
             return Err(format!("file {} begins with row {}, and {} rows came before", file.file, file.first, exit.next));
         }
-        exit.next += file.rows;
+        exit.next = exit.next.checked_add(file.rows).ok_or_else(|| format!("file {} ends behind the last number of rows", file.file))?;
         exit.files.push(file.clone());
     }
     if let Some(taken) = change.taken {
         if taken > exit.next {
             return Err(format!("{taken} rows are taken of {}", exit.next));
         }
-        exit.files.retain(|file| file.first + file.rows > taken);
+        exit.files.retain(|file| file.first.saturating_add(file.rows) > taken);
     }
     Ok(())
 }

@@ -203,7 +203,7 @@ impl EpochStore for LocalEpochs {
             Err(e) => return Err(EpochError::io("cannot read", &path)(e)),
         };
         let record = decode(&bytes, &path)?;
-        if (record.header.lane.as_str(), record.header.number) != (lane, number) || number != record.header.parent + 1 {
+        if (record.header.lane.as_str(), record.header.number) != (lane, number) || Some(number) != record.header.parent.checked_add(1) {
             return Err(EpochError::damaged(&path, 0, format!("it holds record {} of lane {}", record.header.number, record.header.lane)));
         }
         Ok(Some(record))

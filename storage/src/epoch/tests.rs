@@ -245,6 +245,7 @@ fn the_rows_of_an_exit_have_no_gap_and_files_go_when_all_of_their_rows_are_taken
     assert_eq!(whole.files().into_iter().collect::<Vec<_>>(), ["b"], "one row of b is left");
     assert_eq!((whole.outbox["x"].next, whole.outbox["x"].watermark), (5, 6));
     assert!(whole.clone().fold(&step(6, Some(file("c", 6, 1)), None)).unwrap_err().contains("5 rows came before"));
+    assert!(whole.clone().fold(&step(6, Some(file("c", 5, u64::MAX)), None)).unwrap_err().contains("last number"));
     assert!(whole.clone().fold(&step(5, None, None)).unwrap_err().contains("falls"));
     assert!(whole.clone().fold(&step(6, None, Some(6))).unwrap_err().contains("taken"));
     whole.fold(&step(6, None, Some(5))).unwrap();

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a module of a test is a crate of its own here")]
 
 mod disk;
+mod epoch;
 
 use disk::OneFile;
 use flow::WallTime;
@@ -75,6 +76,38 @@ pub fn journal(data: &[u8]) {
     let bytes = if choice % 2 == 0 { rest.to_vec() } else { segment(rest) };
     // Whatever it says, it says it without a panic.
     let _ = ingest::journal::unread_on(&OneFile::new(bytes), Path::new("journal"), &[]);
+}
+
+/// Records of a lane: raw bytes of one after an even first byte; after an odd one the JSON of several, parted by 0xff, each with a right length
+/// and checksum. What is read can be read again from its own bytes, and records fold onto one another or say why not.
+pub fn record(data: &[u8]) {
+    let Some((choice, rest)) = data.split_first() else { return };
+    let files: Vec<Vec<u8>> = match choice % 2 {
+        0 => vec![rest.to_vec()],
+        _ => rest.split(|b| *b == 0xff).take(8).map(|json| record_file(u32::from(choice / 2), json)).collect(),
+    };
+    let path = Path::new("00000000000000000001.record");
+    let records: Vec<_> = files.iter().filter_map(|bytes| epoch::decode(bytes, path).ok()).collect();
+    for record in &records {
+        // Not compared: the last digit of a fraction in the free part `watermark` may differ.
+        epoch::decode(&epoch::encode(record), path).expect("what we wrote");
+        let _ = record.files();
+    }
+    if let Ok(whole) = epoch::fold_all(&records) {
+        let _ = whole.files();
+    }
+}
+
+/// A record's file around any bytes: of a format that is read for most choices.
+fn record_file(choice: u32, json: &[u8]) -> Vec<u8> {
+    let format = if choice < 4 { choice } else { epoch::FORMAT };
+    let mut bytes = b"tidegate".to_vec();
+    bytes.extend_from_slice(&format.to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(json.len()).expect("a short record").to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), json);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(json);
+    bytes
 }
 
 /// The journal's id in made segments.

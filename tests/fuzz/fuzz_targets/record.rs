@@ -1,0 +1,4 @@
+//! See `targets::record`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::record(data));
