@@ -4,10 +4,11 @@
 #               CUTS=n of the power of its disk; SEED=k
 # make failpoints  ends the real process between any two durable steps of journal, start, seal and move
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
-# make fuzz      random bytes through decoders, topics and the journal's reader, RUNS=n of each; new finds stay in the tools' cache
-# make kafka    a Kafka broker on port 9092 until ^C, for pipelines of your own; its data lies in target/kafka
+# make fuzz      random bytes through decoders, topics and the readers of journal and records, RUNS=n of each; new finds stay in the tools' cache
+# make kafka     a Kafka broker on port 9092 until ^C, for pipelines of your own; its data lies in target/kafka
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
+# make bench-durability  what fsync and epochs of 1 s cost against neither, and how long acks take; ARGS="--messages 400000"
 # make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
 # make audit     advisories, bans, licences and sources of the dependencies
 
@@ -15,7 +16,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-operators audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-durability bench-operators audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -46,7 +47,7 @@ mutants:
 # A crate of its own, outside of the workspace. Without a sanitizer it needs no nightly compiler.
 fuzz:
 	command -v cargo-fuzz >/dev/null || cargo install --locked --root $(tools) cargo-fuzz
-	for target in decode topic journal; do \
+	for target in decode topic journal record; do \
 		mkdir -p $(tools)/../corpus/$$target && \
 		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(tools)/../fuzz -s none $$target $(tools)/../corpus/$$target tests/fuzz/seeds/$$target -- \
 			-runs=$(or $(RUNS),1000000) -timeout=1 -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
@@ -65,6 +66,11 @@ bench-w1:
 	@echo "bench-w1: a cold release build takes about 25 minutes on two cores, the input 1 GB of disk"
 	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
 	$(target)/release/bench w1 --tidegate $(target)/release/tidegate --folder $(target)/bench-w1
+
+bench-durability:
+	@echo "bench-durability: a cold release build takes about 25 minutes on two cores, the measurement 10; needs Mosquitto, 2 GB of memory for it, 5 GB of disk"
+	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
+	$(target)/release/bench durability --tidegate $(target)/release/tidegate --folder $(target)/bench-durability $(ARGS)
 
 bench-operators:
 	@echo "bench-operators: a cold release build takes about 25 minutes on two cores"

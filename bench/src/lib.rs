@@ -13,8 +13,11 @@
 //! Absent by intent: no knowledge of the journal, the records or the tiers, but for the cold table, which is a plain Delta table.
 
 mod broker;
+mod durability;
 mod error;
 pub mod fleet;
+mod mosquitto;
+mod page;
 mod process;
 pub mod scenario;
 pub mod simulate;
@@ -24,6 +27,7 @@ pub mod verify;
 mod w1;
 
 pub use broker::Broker;
+pub use durability::{Acks, DurabilityOptions, DurabilityReport, Run, measure_durability};
 pub use error::{Error, Result};
 pub use process::{Usage, run_and_measure};
 pub use speed::{SpeedOptions, SpeedReport, measure};

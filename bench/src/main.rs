@@ -1,9 +1,9 @@
-//! The command `bench`: `bench w1` measures the binary. Figures go to standard output.
+//! The command `bench`: `bench w1` measures the binary, `bench durability` what fsync and short epochs cost it. Figures go to standard output.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use bench::{SpeedOptions, measure};
+use bench::{DurabilityOptions, SpeedOptions, measure, measure_durability};
 use clap::Parser;
 
 /// Measurements of Tidegate.
@@ -11,11 +11,16 @@ use clap::Parser;
 enum Command {
     /// Measures file → decode → window → table over generated NDJSON.
     W1(SpeedOptions),
+    /// Measures what fsync and epochs of 1 s cost, over a real Mosquitto, and how long acknowledgements take; a table, then a line of JSON.
+    Durability(DurabilityOptions),
 }
 
 fn main() -> ExitCode {
-    let Command::W1(options) = Command::parse();
-    match measure(&options) {
+    let report = match Command::parse() {
+        Command::W1(options) => measure(&options).map(|report| report.to_string()),
+        Command::Durability(options) => measure_durability(&options).map(|report| format!("{report}\n{}", report.json())),
+    };
+    match report {
         Ok(report) => written(writeln!(std::io::stdout(), "{report}"), ExitCode::SUCCESS),
         Err(error) => written(writeln!(std::io::stderr(), "bench: {error}"), ExitCode::FAILURE),
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crate::{Error, Result, Usage, W1Options, run_and_measure, write_w1};
 
@@ -129,16 +129,21 @@ fn run(tidegate: &Path, config: &Path, log: &Path) -> Result<Usage> {
     let file = fs::File::create(log).map_err(Error::file(log))?;
     let (status, usage) =
         run_and_measure(Command::new(tidegate).arg("run").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file))?;
+    ended_well(tidegate, status, log).map(|()| usage)
+}
+
+/// An error with the end of the log where a program failed.
+pub(crate) fn ended_well(program: &Path, status: ExitStatus, log: &Path) -> Result<()> {
     if status.success() {
-        return Ok(usage);
+        return Ok(());
     }
     let text = fs::read_to_string(log).unwrap_or_default();
     let from = text.char_indices().rev().nth(2_000).map_or(0, |(at, _)| at);
-    Err(Error::Program { program: tidegate.display().to_string(), reason: format!("{status}\n{}", &text[from..]) })
+    Err(Error::Program { program: program.display().to_string(), reason: format!("{status}\n{}", &text[from..]) })
 }
 
 /// The one number that `sql` answers.
-fn ask(tidegate: &Path, config: &Path, sql: &str) -> Result<u64> {
+pub(crate) fn ask(tidegate: &Path, config: &Path, sql: &str) -> Result<u64> {
     let failed = |reason: String| Error::Program { program: format!("{} sql {sql:?}", tidegate.display()), reason };
     let output = Command::new(tidegate).args(["sql", "--format", "csv", "--config"]).arg(config).arg(sql).output();
     let output = output.map_err(|error| failed(error.to_string()))?;

@@ -1,0 +1,318 @@
+//! What durability costs: the same backlog of a real Mosquitto, read once with an fsync before each acknowledgement and epochs of 1 s, and once
+//! with `sync = "never"` and epochs of 10 s; in turn, several rounds. Then how long an acknowledgement takes at given rates.
+//!
+//! ```text
+//! subscribe ─► fill the broker: messages of 50 readings ─► run until idle ─► count the rows by SQL     for each setting, each round
+//! run ─► `tidegate simulate` at a rate ─► the histogram of receipt to fsync                            for each rate
+//! ```
+//! Readings a second are those between the first and the last change of `tidegate_received_readings_total`, which the process brings up to date
+//! once a second: a run should last 10 s or more. CPU is of the whole process, from start to end, per million readings.
+//! Latencies are upper bounds of buckets.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::mosquitto::{Mosquitto, free_port};
+use crate::page::Page;
+use crate::speed::{ask, ended_well};
+use crate::{Error, Result, Usage, run_and_measure};
+
+/// Readings of a message.
+const READINGS: u64 = 50;
+/// Devices that take turns with messages.
+const DEVICES: u64 = 1_000;
+/// 2025-01-01T00:00:00Z.
+const START_MS: u64 = 1_735_689_600_000;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const RECEIVED: &str = "tidegate_received_readings_total";
+const TO_DURABLE: &str = "tidegate_ingest_to_durable_seconds";
+const FSYNCS: &str = "tidegate_journal_fsync_seconds_count";
+
+/// What is measured, and where its files lie.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DurabilityOptions {
+    /// The binary to measure.
+    #[arg(long, default_value = "target/release/tidegate")]
+    pub tidegate: PathBuf,
+    /// Folder for data: some GB for the default number of messages, on the disk whose fsync is meant.
+    #[arg(long, default_value = "target/bench-durability")]
+    pub folder: PathBuf,
+    /// Messages of 50 readings a run. They wait in the broker's memory, 3 KB each.
+    #[arg(long, default_value_t = 400_000)]
+    pub messages: u64,
+    /// How often each setting is measured.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Readings a second at which acknowledgements are looked at, a message each.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000")]
+    pub rates: Vec<u32>,
+    /// How long each rate lasts, in seconds.
+    #[arg(long, default_value_t = 15)]
+    pub seconds: u32,
+}
+
+/// The figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct DurabilityReport {
+    /// Readings of each run.
+    pub readings: u64,
+    /// Runs in their order, the settings in turn.
+    pub runs: Vec<Run>,
+    /// Readings a second with fsync and short epochs, as a share of those without; means of all rounds.
+    pub speed_ratio: f64,
+    /// The same of CPU seconds.
+    pub cpu_ratio: f64,
+    /// Acknowledgements, by rate.
+    pub acks: Vec<Acks>,
+}
+
+/// One reading of the backlog.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Run {
+    /// Whether the journal was forced to disk before each acknowledgement.
+    pub fsync: bool,
+    /// How long readings came in.
+    pub seconds: f64,
+    /// Readings a second.
+    pub readings_per_second: f64,
+    /// CPU seconds per million readings.
+    pub cpu_seconds_per_million: f64,
+    /// Peak memory.
+    pub peak_bytes: u64,
+}
+
+/// Acknowledgements at a rate.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Acks {
+    /// Readings a second that came in.
+    pub readings_per_second: f64,
+    /// Half of the messages were durable within this many milliseconds of their receipt.
+    pub p50_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// Fsyncs of the journal a second.
+    pub fsyncs_per_second: f64,
+}
+
+impl DurabilityReport {
+    /// The report as one line.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+}
+
+impl fmt::Display for DurabilityReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "setting                 seconds  readings/s  CPU s/million  peak MiB")?;
+        for run in &self.runs {
+            let name = if run.fsync { "fsync, 1 s epochs" } else { "never, 10 s epochs" };
+            let Run { seconds, readings_per_second: speed, cpu_seconds_per_million: cpu, peak_bytes, .. } = run;
+            writeln!(out, "{name:<22} {seconds:>8.1} {speed:>11.0} {cpu:>14.3} {:>9}", peak_bytes >> 20)?;
+        }
+        writeln!(out, "fsync to never: {:.1} % of the speed, {:.1} % of the CPU\n", 100.0 * self.speed_ratio, 100.0 * self.cpu_ratio)?;
+        write!(out, "readings/s  ack p50 ms  ack p99 ms  fsyncs/s")?;
+        for Acks { readings_per_second, p50_ms, p99_ms, fsyncs_per_second } in &self.acks {
+            write!(out, "\n{readings_per_second:>10.0} {p50_ms:>11.1} {p99_ms:>11.1} {fsyncs_per_second:>9.0}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures both. Every reading of the backlog is counted by SQL before a figure is believed.
+pub fn measure_durability(options: &DurabilityOptions) -> Result<DurabilityReport> {
+    let folder = &options.folder;
+    let folder = fs::create_dir_all(folder).and_then(|()| fs::canonicalize(folder)).map_err(Error::file(folder))?;
+    let broker = Mosquitto::start(&folder)?;
+    let mut runs = vec![];
+    for _ in 0..options.rounds {
+        for fsync in [true, false] {
+            runs.push(backlog(options, &folder, &broker, fsync)?);
+        }
+    }
+    let ratio = |of: fn(&Run) -> f64| {
+        let sum = |fsync: bool| runs.iter().filter(|run| run.fsync == fsync).map(of).sum::<f64>();
+        sum(true) / sum(false)
+    };
+    let (speed_ratio, cpu_ratio) = (ratio(|run| run.readings_per_second), ratio(|run| run.cpu_seconds_per_million));
+    let acks = options.rates.iter().map(|rate| acks(options, &folder, &broker, *rate)).collect::<Result<_>>()?;
+    Ok(DurabilityReport { readings: options.messages * READINGS, runs, speed_ratio, cpu_ratio, acks })
+}
+
+/// Fills the broker and lets a process read all of it.
+fn backlog(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, fsync: bool) -> Result<Run> {
+    let name = if fsync { "always" } else { "never" };
+    let setup = Setup::new(folder, broker, name, fsync, &BACKLOG.replace("TOPIC", name))?;
+    // A subscription that stays: the broker keeps what comes for it.
+    setup.run(&options.tidegate, "1s")?;
+    broker.fill(messages(options.messages, name))?;
+    let (usage, seconds) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| setup.run(&options.tidegate, "3s"));
+        let (mut first, mut last) = (None, (Instant::now(), 0.0));
+        while !running.is_finished() {
+            let received = Page::of(setup.port).map_or(0.0, |page| page.sum(RECEIVED));
+            if received > last.1 {
+                last = (Instant::now(), received);
+                first.get_or_insert(last);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let usage = running.join().unwrap_or_else(|_| Err(setup.failed("the thread that waited for it panicked".to_owned())))?;
+        let (since, before) = first.unwrap_or(last);
+        Ok::<_, Error>((usage, ((last.0 - since).as_secs_f64(), last.1 - before)))
+    })?;
+    let readings = options.messages * READINGS;
+    let stored = ask(&options.tidegate, &setup.config, "SELECT count(*) FROM readings")?;
+    if stored != readings {
+        return Err(setup.failed(format!("{readings} readings in, {stored} stored")));
+    }
+    let ((seconds, counted), cpu) = (seconds, usage.user_seconds + usage.system_seconds);
+    if seconds == 0.0 {
+        return Err(setup.failed("all readings came between two looks at its metrics: take more messages".to_owned()));
+    }
+    Ok(Run {
+        fsync,
+        seconds,
+        readings_per_second: counted / seconds,
+        cpu_seconds_per_million: cpu / (readings as f64 / 1e6),
+        peak_bytes: usage.peak_bytes,
+    })
+}
+
+/// Messages of readings a second apart; devices take turns.
+fn messages(count: u64, topic: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
+    (0..count).map(move |number| {
+        let (device, turn) = (number % DEVICES, number / DEVICES);
+        let reading = |n: u64| {
+            let (seq, value) = (turn * READINGS + n, 20.0 + ((number * 7 + n * 13) % 1_000) as f64 / 100.0);
+            format!(r#"{{"t":{},"v":{value:.2},"s":{seq}}}"#, START_MS + seq * 1_000)
+        };
+        let readings: Vec<String> = (0..READINGS).map(reading).collect();
+        (format!("{topic}/device-{device:05}"), format!(r#"{{"r":[{}]}}"#, readings.join(",")).into_bytes())
+    })
+}
+
+/// Lets a fleet send at a rate, and looks at what the process says of its acknowledgements.
+fn acks(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, rate: u32) -> Result<Acks> {
+    let setup = Setup::new(folder, broker, "acks", true, FLEET)?;
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| setup.run(&options.tidegate, "10s"));
+        let measured = setup.ready().and_then(|before| {
+            let since = Instant::now();
+            let (devices, lasting) = (rate.to_string(), format!("{}s", options.seconds));
+            let mut fleet = Command::new(&options.tidegate);
+            fleet.args(["simulate", "--url", &broker.url(), "--rate", "1", "--connections", "4", "--devices", &devices]);
+            fleet.args(["--lasting", &lasting]).stdin(Stdio::null()).stdout(Stdio::null());
+            let log = folder.join("simulate.log");
+            fleet.stderr(fs::File::create(&log).map_err(Error::file(&log))?);
+            let (status, _) = run_and_measure(&mut fleet)?;
+            ended_well(&options.tidegate, status, &log)?;
+            let (seconds, after) = (since.elapsed().as_secs_f64(), setup.ready()?);
+            let share = |q| after.quantile(&before, TO_DURABLE, q).ok_or_else(|| setup.failed("it took nothing".to_owned()));
+            Ok(Acks {
+                readings_per_second: (after.sum(RECEIVED) - before.sum(RECEIVED)) / seconds,
+                p50_ms: 1e3 * share(0.5)?,
+                p99_ms: 1e3 * share(0.99)?,
+                fsyncs_per_second: (after.sum(FSYNCS) - before.sum(FSYNCS)) / seconds,
+            })
+        });
+        running.join().unwrap_or_else(|_| Err(setup.failed("the thread that waited for it panicked".to_owned())))?;
+        measured
+    })
+}
+
+/// The source of the backlog.
+const BACKLOG: &str = r#"topics = ["TOPIC/{device_id}"]
+decode = { format = "json", explode = "$.r", event_time = { path = "$.r.t", format = "unix_ms" } }
+columns = { value = { path = "$.r.v", type = "float64" }, seq = { path = "$.r.s", type = "uint64" } }"#;
+
+/// The source of the fleet of `tidegate simulate`.
+const FLEET: &str = r#"topics = ["plant/{site}/{device_id}/telemetry"]
+decode = { format = "json", event_time = { path = "$.ts", format = "unix_ms" } }
+columns = { value = { path = "$.t", type = "float64" }, seq = { type = "uint64" } }"#;
+
+/// A pipeline with a folder of its own, which is empty at first.
+struct Setup {
+    name: &'static str,
+    folder: PathBuf,
+    config: PathBuf,
+    port: u16,
+}
+
+impl Setup {
+    fn new(folder: &Path, broker: &Mosquitto, name: &'static str, fsync: bool, source: &str) -> Result<Setup> {
+        let (data, config, port) = (folder.join(name), folder.join(format!("{name}.toml")), free_port()?);
+        if data.exists() {
+            fs::remove_dir_all(&data).map_err(Error::file(&data))?;
+        }
+        let (sync, epoch) = if fsync { ("always", "1s") } else { ("never", "10s") };
+        let (url, data) = (broker.url(), data.display());
+        let text = format!(
+            r#"[pipeline]
+name = "{name}"
+data_dir = "{data}"
+lanes = 2
+epoch = "{epoch}"
+
+[journal]
+sync = "{sync}"
+
+[sources.floor]
+type = "mqtt"
+url = "{url}"
+{source}
+key = ["device_id"]
+watermark = {{ out_of_orderness = "5s" }}
+
+[processors.per_minute]
+type = "window"
+inputs = ["floor"]
+key = ["device_id"]
+window = {{ type = "tumbling", size = "1m" }}
+select = {{ n = "count(*)", mean = "avg(value)", greatest = "max(value)" }}
+
+[tables.readings]
+inputs = ["floor"]
+
+[tables.per_minute]
+inputs = ["per_minute"]
+
+[observability]
+metrics = "127.0.0.1:{port}"
+"#
+        );
+        fs::write(&config, text).map_err(Error::file(&config))?;
+        Ok(Setup { name, folder: folder.to_owned(), config, port })
+    }
+
+    /// Runs the pipeline until nothing came for a while.
+    fn run(&self, tidegate: &Path, idle: &str) -> Result<Usage> {
+        let log = self.folder.join(format!("{}.log", self.name));
+        let file = fs::File::create(&log).map_err(Error::file(&log))?;
+        let mut command = Command::new(tidegate);
+        command.arg("run").arg(&self.config).args(["--until-idle", idle]);
+        let (status, usage) = run_and_measure(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file))?;
+        ended_well(tidegate, status, &log).map(|()| usage)
+    }
+
+    /// The page of metrics, as soon as there is one.
+    fn ready(&self) -> Result<Page> {
+        let since = Instant::now();
+        loop {
+            match Page::of(self.port) {
+                Some(page) => return Ok(page),
+                None if since.elapsed() > READY_WITHIN => return Err(self.failed("it gives out no metrics".to_owned())),
+                None => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+
+    fn failed(&self, reason: String) -> Error {
+        Error::Program { program: format!("tidegate run {}", self.config.display()), reason }
+    }
+}

@@ -1,0 +1,93 @@
+//! A real Mosquitto that keeps every message for an absent subscriber, in memory; and what fills it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Error, Result};
+
+/// Publishes without an acknowledgement at a time.
+const OPEN: usize = 1_000;
+const LISTENING_WITHIN: Duration = Duration::from_secs(20);
+
+/// A running broker; it ends when this is dropped.
+pub(crate) struct Mosquitto {
+    pub(crate) port: u16,
+    child: Child,
+}
+
+impl Mosquitto {
+    /// Starts the program `mosquitto` with a configuration in `folder`.
+    pub(crate) fn start(folder: &Path) -> Result<Mosquitto> {
+        let (port, config) = (free_port()?, folder.join("mosquitto.conf"));
+        let settings =
+            format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nlog_dest none\n");
+        fs::write(&config, settings).map_err(Error::file(&config))?;
+        let failed = |reason: String| Error::Program { program: "mosquitto".to_owned(), reason };
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let broker = Mosquitto { port, child: command.spawn().map_err(|error| failed(error.to_string()))? };
+        let since = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if since.elapsed() > LISTENING_WITHIN {
+                return Err(failed(format!("nobody listens on port {port}")));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(broker)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// Publishes messages as fast as the broker takes them; returns when it has acknowledged all.
+    pub(crate) fn fill(&self, messages: impl Iterator<Item = (String, Vec<u8>)>) -> Result<()> {
+        let failed = |reason: String| Error::Broker(reason);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
+        runtime.block_on(async {
+            let mut to = rumqttc::MqttOptions::new("bench-fill", ("127.0.0.1".to_owned(), self.port));
+            to.set_keep_alive(30).set_outgoing_inflight_upper_limit(OPEN as u16);
+            let (client, mut network) = rumqttc::AsyncClient::builder(to).capacity(OPEN).build();
+            let polling = tokio::spawn(async move { while network.poll().await.is_ok() {} });
+            let mut open = VecDeque::new();
+            for (topic, payload) in messages {
+                let options = rumqttc::PublishOptions::at_least_once();
+                open.push_back(client.publish_tracked(topic, payload, options).await.map_err(|error| failed(error.to_string()))?);
+                if open.len() >= OPEN {
+                    acknowledged(open.pop_front()).await?;
+                }
+            }
+            while let Some(notice) = open.pop_front() {
+                acknowledged(Some(notice)).await?;
+            }
+            polling.abort();
+            Ok(())
+        })
+    }
+}
+
+async fn acknowledged(notice: Option<rumqttc::PublishNotice>) -> Result<()> {
+    let Some(notice) = notice else { return Ok(()) };
+    match notice.wait_async().await {
+        Ok(rumqttc::PublishResult::Qos1(_)) => Ok(()),
+        _ => Err(Error::Broker("a message that was to fill it was not acknowledged".to_owned())),
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|error| Error::Broker(format!("no free port: {error}")))
+}
