@@ -351,6 +351,9 @@ fn a_full_disk_stops_nothing_for_good_and_loses_nothing() {
     campaign.send();
     until("the lane waits for room", MINUTE, || running.log().contains("the disk is full") || !running.is_running());
     assert!(running.is_running(), "a full disk ended the process\n{}", running.log());
+    running = campaign.kill(running);
+    until("the start waits for room", MINUTE, || running.log().contains("a start needs") || !running.is_running());
+    assert!(running.is_running(), "a full disk ended the start\n{}", running.log());
     disk.free();
     campaign.send();
     campaign.broker.wait_until_drained(MINUTE);

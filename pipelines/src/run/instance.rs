@@ -6,6 +6,7 @@ use crate::cli::RunArguments;
 use crate::plan::Plan;
 use crate::relay::{Place, Relay};
 use crate::run::build::{self, Made, Role, SecondStage};
+use crate::run::close::wait_for_room;
 use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
 use crate::run::driver::{Command, Relays, Shared};
 use crate::run::feed::Feed;
@@ -115,6 +116,7 @@ struct KafkaSource {
 pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     make_private(&plan.data_dir)?;
     let _lock = DirectoryLock::take(&LocalDisk, &plan.data_dir)?;
+    wait_for_room_to_start(&plan).await?;
     keep_plan(&plan, &arguments.file)?;
     let address = crate::metrics::install(plan.observability.metrics, &plan.name, &plan.fingerprint.hash())?;
     tracing::info!(%address, "metrics");
@@ -148,6 +150,8 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     })
 }
 
+/// Room without which a pipeline of files does not start, in bytes.
+const FEW_RECORDS: u64 = 1 << 20;
 /// The file that says where a running pipeline listens.
 pub(crate) const INSTANCE: &str = "instance.json";
 /// The copy of the pipeline's file that lets `sql` read a data directory by itself.
@@ -533,6 +537,22 @@ fn make_private(data_dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let made = std::fs::create_dir_all(data_dir).and_then(|()| std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)));
     made.map_err(|e| Error::stop(format!("making {}", data_dir.display()), e))
+}
+
+/// A start needs room: for the journal's next segment, which is reserved as a whole, or for a few records. On a full disk it waits, as a
+/// running process does, and takes nothing before: a start that is tried again and again would leave a record of each lane each time.
+async fn wait_for_room_to_start(plan: &Plan) -> Result<()> {
+    let (world, mut told) = (World::real(), false);
+    let needed = if plan.has_journal() { plan.journal.segment_bytes } else { FEW_RECORDS };
+    loop {
+        let look = |e| Error::stop(format!("looking for room in {}", plan.data_dir.display()), e);
+        let free = world.disk.free_bytes(&plan.data_dir).map_err(look)?;
+        if free >= needed {
+            return Ok(());
+        }
+        let what = format!("{free} bytes are free in {}, a start needs {needed}", plan.data_dir.display());
+        wait_for_room(&world, &Error::new(Remedy::Retry, what), &mut told).await;
+    }
 }
 
 fn keep_plan(plan: &Plan, file: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, DiskFile, Entry};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,8 +75,10 @@ impl Disk for LocalDisk {
             file.read_to_string(&mut owner)?;
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("it is in use by process {}", owner.trim())));
         }
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        // Over the old one, whose block is ours: so there is room on a full disk too.
+        let owner = format!("{}\n", std::process::id());
+        FileExt::write_all_at(&file, owner.as_bytes(), 0)?;
+        file.set_len(owner.len() as u64)?;
         Ok(Box::new(file))
     }
 }
