@@ -13,7 +13,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use flow::{StateReader, StateWriter};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::{Bug, Disk, FileReader, planted};
@@ -162,7 +162,13 @@ impl StateStore {
             parts.push(StatePart { operator: operator.clone(), part: part.clone(), offset, bytes, checksum });
             offset += bytes;
         }
-        out.publish().map_err(failed())?;
+        if let Err(error) = out.publish() {
+            // The name may be given already. It is ours unless it was taken; no record names it, and what stays goes at the next claim.
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                let _ = self.disk.remove(&path);
+            }
+            return Err(failed()(error));
+        }
         Ok(StateFile { file: name, bytes: offset, parts })
     }
 }
@@ -206,7 +212,7 @@ fn read_part(disk: &dyn Disk, path: &Path, part: &StatePart) -> Result<Vec<Recor
     let length = usize::try_from(part.bytes).expect("a part was in memory when it was written");
     let file = disk.open(path).map_err(EpochError::io("cannot open", path))?;
     let held = file.length().map_err(EpochError::io("cannot measure", path))?;
-    if held < part.offset + part.bytes {
+    if part.offset.checked_add(part.bytes).is_none_or(|end| held < end) {
         return Err(EpochError::damaged(path, held, format!("it ends inside the part {} of {}", part.part, part.operator)));
     }
     let mut bytes = vec![0; length];

@@ -93,7 +93,10 @@ impl EpochError {
 
 impl From<EpochError> for flow::Error {
     fn from(error: EpochError) -> Self {
-        let remedy = if matches!(error, EpochError::Io { .. }) { Remedy::Retry } else { Remedy::Stop };
-        Self::new(remedy, error.to_string())
+        match error {
+            // The cause goes along: whoever waits for room on a full disk looks for it.
+            EpochError::Io { what, path, source } => Self::retry(format!("{what} {}", path.display()), source),
+            other => Self::new(Remedy::Stop, other.to_string()),
+        }
     }
 }
