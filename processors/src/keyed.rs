@@ -178,25 +178,30 @@ impl<S: KeyState> Keyed<S> {
         from.read(PART)?.iter().try_for_each(|batch| self.load_batch(batch))
     }
 
-    /// Takes over what one save has written.
+    /// Takes over what saves have written, one after the other.
     pub(crate) fn load_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         let unlike = |what: &str| Error::new(flow::Remedy::Stop, format!("state of another form: {what}"));
         let (keys, words) = batch.columns().split_at_checked(self.columns.len()).ok_or_else(|| unlike("no key"))?;
         let words = words.first().and_then(|w| w.as_list_opt::<i32>()).ok_or_else(|| unlike("no list of words"))?;
-        let slice = |from: usize, rows: usize| keys.iter().map(|k| k.slice(from, rows)).collect::<Vec<_>>();
-        // Forgotten keys come first, and one of them may have come again.
-        let gone = (0..batch.num_rows()).take_while(|row| words.value_length(*row) == 0).count();
-        let mut slots = vec![];
-        self.find(&slice(0, gone), 0, &mut slots)?;
-        for slot in slots.iter().filter(|slot| **slot != REFUSED) {
-            self.keys.forget(*slot);
-            self.states[*slot as usize] = S::default();
-        }
-        self.find(&slice(gone, batch.num_rows() - gone), usize::MAX, &mut slots)?;
-        for (row, slot) in (gone..).zip(slots) {
-            let value = words.value(row);
-            let read = value.as_primitive_opt::<Int64Type>().and_then(|w| S::read(w.values()));
-            self.states[slot as usize] = read.ok_or_else(|| unlike(&format!("{} words", value.len())))?;
+        let is_gone = |row: &usize| words.value_length(*row) == 0;
+        // A save has its forgotten keys first; one of them may have come again. The rows of several saves may stand in one batch.
+        let (mut from, mut slots) = (0, vec![]);
+        while from < batch.num_rows() {
+            let gone = (from..batch.num_rows()).take_while(is_gone).count();
+            let held = (from + gone..batch.num_rows()).take_while(|row| !is_gone(row)).count();
+            let slice = |from: usize, rows: usize| keys.iter().map(|k| k.slice(from, rows)).collect::<Vec<_>>();
+            self.find(&slice(from, gone), 0, &mut slots)?;
+            for slot in slots.iter().filter(|slot| **slot != REFUSED) {
+                self.keys.forget(*slot);
+                self.states[*slot as usize] = S::default();
+            }
+            self.find(&slice(from + gone, held), usize::MAX, &mut slots)?;
+            for (row, slot) in (from + gone..).zip(&slots) {
+                let value = words.value(row);
+                let read = value.as_primitive_opt::<Int64Type>().and_then(|w| S::read(w.values()));
+                self.states[*slot as usize] = read.ok_or_else(|| unlike(&format!("{} words", value.len())))?;
+            }
+            from += gone + held;
         }
         self.stored += batch.num_rows();
         Ok(())
@@ -283,6 +288,7 @@ fn broken(cause: arrow::error::ArrowError) -> Error {
 mod tests {
     use super::*;
     use crate::testing::{Collect, Parts, batch, schema};
+    use arrow::compute::concat_batches;
     use proptest::prelude::*;
 
     #[derive(Default)]
@@ -345,7 +351,7 @@ mod tests {
         #[test]
         fn sums_by_key_survive_any_saves_loads_and_forgetting(
             picks in prop::collection::vec((0..5usize, 1i64..4), 1..200),
-            whats in prop::collection::vec(0..4u8, 1..20),
+            whats in prop::collection::vec(0..6u8, 1..20),
         ) {
             let names = ["a", "b", "c", "d", "e"];
             let (mut keyed, mut parts, mut slots, mut want) = (keyed(9), Parts::default(), vec![], [0i64; 5]);
@@ -355,14 +361,24 @@ mod tests {
                 want[*device] += value;
                 match what {
                     1 => keyed.save(&mut parts).unwrap(),
-                    2 => {
+                    2 | 3 => {
                         keyed.save(&mut parts).unwrap();
+                        if *what == 3 && let Some(saves) = parts.0.get_mut(PART) {
+                            // As the store does, now and then.
+                            *saves = vec![concat_batches(&saves[0].schema(), &*saves).unwrap()];
+                        }
                         keyed = self::keyed(9);
                         keyed.load(&mut parts).unwrap();
+                    }
+                    4 => {
+                        keyed.touch(slots[0]).0 = 0;
+                        keyed.retain(|sum| sum.0 > 0);
+                        want[*device] = 0;
                     }
                     _ => {}
                 }
             }
+            prop_assert_eq!(keyed.held().0 as usize, want.iter().filter(|sum| **sum > 0).count());
             for (device, sum) in want.iter().enumerate().filter(|(_, sum)| **sum > 0) {
                 keyed.admit(batch(&[(names[device], 1, 0)]), &mut slots, &mut Collect::default()).unwrap();
                 prop_assert_eq!(keyed.state(slots[0]).0, *sum);
