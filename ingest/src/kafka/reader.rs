@@ -25,8 +25,8 @@ const SERVE: Duration = Duration::from_millis(100);
 const DISCOVER: Duration = Duration::from_secs(10);
 /// The same until all topics were found once.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a broker may take to answer.
-const ASK: Duration = Duration::from_secs(10);
+/// How long a broker may take to answer; a stop waits for it.
+const ASK: Duration = Duration::from_secs(3);
 
 /// A lane that waits for its partition.
 pub struct Attach {

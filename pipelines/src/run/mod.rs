@@ -38,7 +38,11 @@ use flow::{Error, Result};
 
 /// Runs a pipeline until it is drained or a signal comes. What is sealed stays whatever happens; the rest is read again.
 pub fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
-    runtime()?.block_on(instance::run(plan, arguments))
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(instance::run(plan, arguments));
+    // A client that still waits for an absent broker keeps nobody: what it was about to publish is in the outbox.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Answers one statement on stdout, from the running instance or from the data directory.
