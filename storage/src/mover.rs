@@ -6,13 +6,13 @@
 
 use crate::cold::{ColdTable, ColdVersion, MoveFile, move_name, transaction};
 use crate::epoch::{Segment, Whole};
+use crate::warm::check_segment;
 use flow::{Error, Remedy, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use world::{Bug, Disk, Point, planted, reach};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What a lane has marked of one table.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ impl Mover {
             return Ok(moved);
         }
         reach(Point::MoveBegun);
-        open.iter().flat_map(|m| &m.segments).try_for_each(|segment| self.check(segment))?;
+        open.iter().flat_map(|m| &m.segments).try_for_each(|segment| check_segment(&*self.disk, &self.warm, segment))?;
         reach(Point::MoveChecked);
         let segments: Vec<PathBuf> = open.iter().flat_map(|m| &m.segments).map(|s| self.warm.join(&s.file)).collect();
         let expected: u64 = open.iter().flat_map(|m| &m.segments).map(|s| s.rows).sum();
@@ -138,17 +138,6 @@ impl Mover {
             }
         }
         Ok(())
-    }
-
-    /// A segment must hold the bytes that were written: what goes to cold is not read from warm again.
-    fn check(&self, segment: &Segment) -> Result<()> {
-        let path = self.warm.join(&segment.file);
-        let bytes = world::read(&*self.disk, &path).map_err(|e| Error::retry(format!("reading segment {}", path.display()), e))?;
-        let (found, expected) = (xxh3_64(&bytes), segment.checksum);
-        if found == expected {
-            return Ok(());
-        }
-        Err(Error::new(Remedy::Retry, format!("segment {} has checksum {found:016x}, its record says {expected:016x}", path.display())))
     }
 
     fn app(&self, mark: &Marked) -> String {

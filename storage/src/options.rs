@@ -55,27 +55,41 @@ impl Default for HotOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WarmOptions {
-    /// Rows leave when their partition is this old: to cold, or for good.
-    #[serde(with = "time")]
-    #[schemars(with = "String")]
-    pub age: Duration,
+    /// Rows leave when their partition is this old: to cold, or for good. Left out: after a week to cold, or never.
+    #[serde(with = "time::maybe", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub age: Option<Duration>,
     /// The unit of compaction and move: at least a second, a divisor of a day.
     #[serde(with = "time")]
     #[schemars(with = "String")]
     pub partition: Duration,
+    /// So many files of a partition with about the same number of rows are merged; 2 to 64.
+    pub fan_in: u32,
 }
 
+/// A week of looking back without the cold store.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
 impl Default for WarmOptions {
-    /// A week of looking back without the cold store; an hour, so that a move is small and a day has few.
+    /// An hour, so that a move is small and a day has few; 16, so that a row is written again about once for each power of 16.
     fn default() -> Self {
-        Self { age: Duration::from_secs(7 * 86_400), partition: Duration::from_secs(3_600) }
+        Self { age: None, partition: Duration::from_secs(3_600), fan_in: 16 }
     }
 }
 
 impl WarmOptions {
+    /// How long rows stay; none: for ever. What has nowhere to go stays unless somebody says how long.
+    #[must_use]
+    pub fn kept(&self, is_cold: bool) -> Option<Duration> {
+        self.age.or(is_cold.then_some(WEEK))
+    }
+
     /// Nothing when the partition is usable, else what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
         let micros = self.partition.as_micros();
+        if !(2..=64).contains(&self.fan_in) {
+            return Err(format!("warm.fan_in is {}; it must be 2 to 64", self.fan_in));
+        }
         let divides = micros >= 1_000_000 && 86_400_000_000 % micros == 0;
         divides.then_some(()).ok_or_else(|| {
             let text = humantime::format_duration(self.partition);
@@ -121,6 +135,23 @@ mod time {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text).map_err(|_| D::Error::custom(format!("`{text}` is not a length of time like \"10s\" or \"7d\"")))
     }
+
+    /// One that may be left out.
+    pub(super) mod maybe {
+        use serde::{Deserializer, Serializer};
+        use std::time::Duration;
+
+        pub(in super::super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+            match value {
+                Some(value) => super::serialize(value, to),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+            super::deserialize(from).map(Some)
+        }
+    }
 }
 
 /// Sizes as words with units, `"64MiB"`. A number alone is refused.
@@ -158,6 +189,7 @@ mod tests {
 
     #[test]
     fn a_partition_divides_a_day() {
+        assert!(WarmOptions { fan_in: 1, ..WarmOptions::default() }.check().is_err());
         let with = |secs| WarmOptions { partition: Duration::from_secs(secs), ..WarmOptions::default() }.check();
         assert!(with(1).is_ok() && with(3_600).is_ok() && with(86_400).is_ok());
         assert!(with(0).is_err() && with(7_000).is_err());

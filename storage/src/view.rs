@@ -173,6 +173,12 @@ impl LiveLane {
         Self { lane, state: Mutex::new(LiveState::new(record, whole)) }
     }
 
+    /// Which lane.
+    #[must_use]
+    pub fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
     /// Rows of the epoch that record `epoch` will seal; `of`: they are the last of their windows, and the operator that made them.
     pub fn push(&self, table: &str, epoch: u64, rows: RecordBatch, of: Option<usize>) -> Result<()> {
         let mut state = self.state();

@@ -1,7 +1,18 @@
-//! Warm segments: an epoch's rows of one table as a Parquet file, sorted by (key, event time), durable before it is named.
+//! Warm segments: rows of one table as a Parquet file, sorted by (key, event time), durable before it is named.
 //!
-//! A segment is not split by partition; it belongs to the partition of its greatest event time.
+//! An epoch's segment is not split by partition; it belongs to the partition of its greatest event time. Later small segments of a
+//! partition are merged into greater ones (`policy` says which, `merge` does it), and rows of earlier partitions part from them.
 //! `min_key` and `max_key` are of the first key column where that is text, else both are empty, which says nothing.
+
+mod input;
+mod merge;
+mod output;
+pub mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use input::check_segment;
+pub use merge::Merge;
 
 use crate::epoch::Segment;
 use crate::options::TableSpec;
@@ -10,14 +21,14 @@ use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use flow::{EVENT_TIME, Error, Result};
-use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use std::path::{Path, PathBuf};
 use world::Disk;
-use xxhash_rust::xxh3::xxh3_64;
+
+use output::Output;
 
 /// Rows of a row group: small enough to skip, large enough to compress.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
@@ -44,24 +55,9 @@ pub fn write_segment(
     if rows.num_rows() == 0 {
         return Ok(None);
     }
-    let rows = sorted(&rows, &spec.key).map_err(failed)?;
-    let bytes = encoded(&rows, spec).map_err(|e| Error::stop(format!("segment {name} of table {}", spec.name), e))?;
-    let (min_key, max_key) = key_range(&rows, spec).map_err(failed)?;
-    let (min_time, max_time) = time_range(&rows).expect("a segment has rows");
-    let segment = Segment {
-        file: name.to_owned(),
-        rows: rows.num_rows() as u64,
-        bytes: bytes.len() as u64,
-        checksum: xxh3_64(&bytes),
-        min_time,
-        max_time,
-        min_key,
-        max_key,
-        epoch,
-        mark: None,
-    };
-    crate::durable::write_new(disk, &dir.join(name), &bytes).map_err(|e| Error::stop(format!("writing segment {name}"), e))?;
-    Ok(Some(segment))
+    let mut output = Output::begin(disk, dir, name, spec)?;
+    output.write(&sorted(&rows, &spec.key).map_err(failed)?)?;
+    output.finish(epoch).map(Some)
 }
 
 /// The rows in the order of (key, event time); rows equal in both keep their order.
@@ -89,26 +85,14 @@ pub(crate) fn text_key(spec: &TableSpec) -> Option<&str> {
     matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View).then_some(name)
 }
 
-fn key_range(rows: &RecordBatch, spec: &TableSpec) -> Result<(String, String), arrow::error::ArrowError> {
+/// First and last key of sorted rows; none where the first key column is not text, or has nulls.
+fn key_ends(rows: &RecordBatch, spec: &TableSpec) -> Result<Option<(String, String)>, arrow::error::ArrowError> {
     let column = text_key(spec).and_then(|k| rows.column_by_name(k)).filter(|c| c.null_count() == 0);
-    let Some(column) = column else { return Ok(Default::default()) };
-    let ends = take_ends(column)?;
-    let text = ends.as_string_view();
-    Ok((text.value(0).to_owned(), text.value(1).to_owned()))
-}
-
-/// First and last value of a sorted column.
-fn take_ends(column: &ArrayRef) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let Some(column) = column else { return Ok(None) };
     let ends = UInt32Array::from(vec![0, column.len() as u32 - 1]);
-    cast(&arrow::compute::take(column, &ends, None)?, &DataType::Utf8View)
-}
-
-fn encoded(rows: &RecordBatch, spec: &TableSpec) -> Result<Vec<u8>, parquet::errors::ParquetError> {
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties(spec)?))?;
-    writer.write(rows)?;
-    writer.close()?;
-    Ok(bytes)
+    let ends = cast(&arrow::compute::take(column, &ends, None)?, &DataType::Utf8View)?;
+    let text = ends.as_string_view();
+    Ok(Some((text.value(0).to_owned(), text.value(1).to_owned())))
 }
 
 /// Zstd 1; deltas for times and integers (7.5 bytes a reading in our measurements), dictionaries for the rest.
@@ -127,32 +111,4 @@ fn properties(spec: &TableSpec) -> Result<WriterProperties, parquet::errors::Par
         }
     }
     Ok(builder.build())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{readings, spec};
-    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-
-    #[test]
-    fn a_segment_is_sorted_and_says_what_is_inside() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = readings(&[("b", 5, 1.0), ("a", 9, 2.0), ("b", 3, 3.0), ("a", 9, 4.0)]);
-        let segment =
-            write_segment(&world::LocalDisk, dir.path(), "s.parquet", &spec(), 7, &[rows.slice(0, 2), rows.slice(2, 2)]).unwrap().unwrap();
-        assert_eq!((segment.rows, segment.epoch, segment.min_time, segment.max_time), (4, 7, 3, 9));
-        assert_eq!((segment.min_key.as_str(), segment.max_key.as_str()), ("a", "b"));
-        let bytes = std::fs::read(dir.path().join("s.parquet")).unwrap();
-        assert_eq!((segment.bytes, segment.checksum), (bytes.len() as u64, xxh3_64(&bytes)));
-        let mut reader = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes)).unwrap().build().unwrap();
-        assert_eq!(reader.next().unwrap().unwrap(), readings(&[("a", 9, 2.0), ("a", 9, 4.0), ("b", 3, 3.0), ("b", 5, 1.0)]));
-    }
-
-    #[test]
-    fn nothing_is_written_without_rows() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(write_segment(&world::LocalDisk, dir.path(), "s.parquet", &spec(), 1, &[]).unwrap().is_none());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
 }

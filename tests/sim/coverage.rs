@@ -24,6 +24,7 @@ pub(crate) enum At {
     Record,
     Claim,
     Segment,
+    Compaction,
     State,
     StateRestore,
     Outbox,
@@ -40,6 +41,7 @@ pub(crate) fn place(path: &Path, recovering: bool) -> At {
         (false, t) if t.contains("/journal") => At::Journal,
         (true, t) if t.contains("/epochs") => At::Claim,
         (false, t) if t.contains("/epochs") => At::Record,
+        (_, t) if t.contains("/warm") && of_compaction(t) => At::Compaction,
         (_, t) if t.contains("/warm") => At::Segment,
         (true, t) if t.contains("/state") => At::StateRestore,
         (false, t) if t.contains("/state") => At::State,
@@ -48,6 +50,12 @@ pub(crate) fn place(path: &Path, recovering: bool) -> At {
         (_, t) if t.contains("cold/") => At::ColdFile,
         _ => At::Elsewhere,
     }
+}
+
+/// Whether a segment is the run of a compaction: `<lane>-<generation>-<epoch>-<n>.parquet` with a large `n`.
+fn of_compaction(path: &str) -> bool {
+    let n = path.rsplit('-').next().and_then(|last| last.split('.').next()).and_then(|n| n.parse::<u64>().ok());
+    n.is_some_and(|n| n >= 1_000_000)
 }
 
 /// Counts by fault and place, and of what happened beside the disk.
@@ -59,15 +67,15 @@ pub(crate) struct Coverage {
 
 /// Cells that a campaign must fill; the others cannot happen (a bit does not flip where nothing is read).
 pub(crate) fn required() -> Vec<(Fault, At)> {
-    use At::{Claim, ColdCommit, ColdFile, Journal, JournalRecovery, Outbox, Record, Segment, State, StateRestore};
-    let written = [Journal, JournalRecovery, Record, Claim, Segment, State, Outbox, ColdFile, ColdCommit];
-    let read = [JournalRecovery, Claim, StateRestore, Segment, Outbox, ColdCommit];
+    use At::{Claim, ColdCommit, ColdFile, Compaction, Journal, JournalRecovery, Outbox, Record, Segment, State, StateRestore};
+    let written = [Journal, JournalRecovery, Record, Claim, Segment, Compaction, State, Outbox, ColdFile, ColdCommit];
+    let read = [JournalRecovery, Claim, StateRestore, Segment, Compaction, Outbox, ColdCommit];
     let mut cells = vec![];
     for fault in [Fault::Crash, Fault::FsyncError, Fault::IoError, Fault::UnknownOutcome, Fault::FullDisk] {
         cells.extend(written.map(|at| (fault, at)));
     }
     cells.extend(read.map(|at| (Fault::BitFlip, at)));
-    cells.extend([Journal, Record, Segment, State, Outbox, ColdCommit].map(|at| (Fault::Lost, at)));
+    cells.extend([Journal, Record, Segment, Compaction, State, Outbox, ColdCommit].map(|at| (Fault::Lost, at)));
     cells
 }
 

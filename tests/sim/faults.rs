@@ -51,6 +51,10 @@ pub(crate) struct Faults {
     pub(crate) cold_error: u64,
     /// Commits to cold that happen after their error.
     pub(crate) late_commit: u64,
+    /// So many segments of one size are merged.
+    pub(crate) fan_in: u64,
+    /// How long rows stay in warm.
+    pub(crate) warm_s: u64,
 }
 
 impl Faults {
@@ -88,6 +92,8 @@ impl Faults {
             job_us: c.pick(&[100, 20_000, 1_500_000]),
             cold_error: on(&mut c, 4_000, &[300, 2_000]),
             late_commit: on(&mut c, 4_000, &[2_000, 6_000]),
+            fan_in: c.pick(&[2, 2, 4]),
+            warm_s: c.pick(&[1, 12]),
         }
     }
 

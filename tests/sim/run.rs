@@ -496,7 +496,7 @@ async fn steps(sim: Arc<Sim>) -> Result<()> {
 }
 
 fn plan(faults: &Faults) -> Result<Plan, String> {
-    let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, .. } = faults;
+    let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, .. } = faults;
     let share = if *connections > 1 { "share = \"fleet\"\nredelivery = \"dup\"" } else { "" };
     let text = format!(
         r#"
@@ -545,18 +545,19 @@ select = {{ count = "count(*)", total = "sum(v)" }}
 [tables.readings]
 inputs = ["floor"]
 hot = {{ age = "1s", memory = "64MiB" }}
-warm = {{ age = "1s", partition = "5s" }}
+warm = {{ age = "{warm_s}s", partition = "5s", fan_in = {fan_in} }}
 cold = {{ url = "{COLD}", commit_every = "2s" }}
 
 [tables.per_window]
 inputs = ["per_window"]
 hot = {{ age = "1s", memory = "64MiB" }}
-warm = {{ age = "1s", partition = "5s" }}
+warm = {{ age = "{warm_s}s", partition = "5s", fan_in = {fan_in} }}
 cold = {{ url = "{COLD}", commit_every = "2s" }}
 
 [tables.total]
 inputs = ["total"]
 hot = {{ age = "1s", memory = "64MiB" }}
+warm = {{ partition = "10s", fan_in = {fan_in} }}
 
 [tables.per_value]
 inputs = ["per_value"]

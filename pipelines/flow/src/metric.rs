@@ -131,6 +131,14 @@ metrics! {
     TierBytes Gauge Bytes "tier_bytes",
     /// Moves from warm to cold, by outcome.
     Moves Counter Count "moves_total",
+    /// Merges of small segments into greater ones, by outcome.
+    Compactions Counter Count "compactions_total",
+    /// Bytes that merges of segments wrote.
+    CompactedBytes Counter Bytes "compacted_bytes_total",
+    /// Rows past their age that went for good, by table.
+    Expired Counter Count "expired_readings_total",
+    /// Segments of the warm tier, by table.
+    WarmSegments Gauge Count "warm_segments",
     /// 1 while a source is connected, else 0.
     SourceConnected Gauge Count "source_connected",
     /// Connections made anew, by source.

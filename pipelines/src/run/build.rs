@@ -5,7 +5,6 @@ use crate::run::driver::{Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::graph::{Graph, Node};
 use crate::run::lane::{Lane, LaneSink, LaneTable, Parts};
-use crate::run::marks::MovePolicy;
 use crate::run::outlets::Outlets;
 use crate::run::stage::StageFeed;
 use flow::{Result, Span};
@@ -26,6 +25,8 @@ use storage::outbox::outbox_dir;
 use storage::panes::Identity;
 use storage::state::StateStore;
 use storage::view::LiveLane;
+use storage::warm::policy::Compaction;
+use tokio::sync::Semaphore;
 use world::{Point, World, reach};
 
 /// Queries that began before a file lost its name may read it this much longer, in query deadlines.
@@ -85,6 +86,8 @@ pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
         epochs: LocalEpochs::on(world.disk.clone(), &plan.data_dir, &plan.name),
         hot: plan.tables.iter().map(|t| (t.name.clone(), limits(&t.options.hot))).collect(),
         lanes: AtomicU64::new(u64::from(plan.lanes)),
+        compactions: Arc::new(Semaphore::new(1)),
+        free_disk: plan.limits.free_disk.0,
         every: plan.epoch,
         world: world.clone(),
         linger: plan.limits.query_time.0 * LINGER_DEADLINES,
@@ -211,9 +214,15 @@ pub(crate) fn journal_watermark(plan: &Plan) -> WatermarkOptions {
 }
 
 fn lane_table(plan: &Plan, table: &crate::plan::PlannedTable) -> LaneTable {
-    let warm = &table.options.warm;
-    let moves = table.options.cold.as_ref().map(|_| MovePolicy { partition: span(warm.partition), age: span(warm.age) });
-    LaneTable { name: table.name.clone(), schema: table.schema.clone(), moves, windows: windows(plan, table) }
+    let (warm, is_cold) = (&table.options.warm, table.options.cold.is_some());
+    LaneTable {
+        name: table.name.clone(),
+        schema: table.schema.clone(),
+        compaction: Compaction { partition: span(warm.partition).0, fan_in: u64::from(warm.fan_in) },
+        age: warm.kept(is_cold).map(span),
+        is_cold,
+        windows: windows(plan, table),
+    }
 }
 
 /// The operators that give a table rows of windows that may still be revised.

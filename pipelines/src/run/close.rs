@@ -248,6 +248,8 @@ mod tests {
             epochs: LocalEpochs::on(world.disk.clone(), data, "p"),
             hot: [].into(),
             lanes: std::sync::atomic::AtomicU64::new(1),
+            compactions: Arc::new(tokio::sync::Semaphore::new(1)),
+            free_disk: 0,
             every: Duration::from_secs(1),
             linger: Duration::ZERO,
             warm,

@@ -4,6 +4,7 @@
 
 use crate::relay::Link;
 use crate::run::close::{seal, write_out};
+use crate::run::compact::compact;
 use crate::run::feed::{Feed, Taken, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
 use crate::run::outlets::Outlets;
@@ -20,16 +21,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use storage::epoch::{LocalEpochs, Whole};
+use storage::epoch::{LocalEpochs, Segment, Whole};
 use storage::hot::HotLimits;
 use storage::options::TableSpec;
 use storage::state::StateStore;
 use storage::view::LiveLane;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use world::{Bug, Point, World, planted, reach};
 
 /// How often a lane looks at its clock: the grain of silence, marks and closes.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often a lane looks for segments to compact, and how full the disk is.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// The longest wait after a compaction that failed: the wait doubles up to it.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// What a lane is told by the rest of the process.
 pub(crate) enum Command {
@@ -56,6 +63,10 @@ pub(crate) struct Shared {
     pub(crate) hot: BTreeMap<String, HotLimits>,
     /// How many lanes share them.
     pub(crate) lanes: AtomicU64,
+    /// One lane compacts at a time: others wait for their turn.
+    pub(crate) compactions: Arc<Semaphore>,
+    /// Below so many free bytes rows go to cold before their age.
+    pub(crate) free_disk: u64,
     pub(crate) every: Duration,
     /// How long a file that no record names stays, for queries that began before.
     pub(crate) linger: Duration,
@@ -119,6 +130,13 @@ struct Progress {
     caught_up: Option<Duration>,
     /// A tick on its way into the journal.
     tick: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
+    /// The merge of segments under way.
+    compaction: Option<Pin<Box<dyn Future<Output = Result<Vec<Segment>>> + Send>>>,
+    /// When upkeep is looked at next, and how long it waits after a compaction that failed.
+    upkeep_at: Duration,
+    upkeep_wait: Duration,
+    /// The disk is nearly full.
+    pressed: bool,
     /// The epoch must close at once.
     must_close: bool,
     /// Nothing is read, and no result is shown, until this epoch is sealed: what began it stands in no log.
@@ -145,6 +163,10 @@ impl Driver {
             last_input: start,
             caught_up: None,
             tick: None,
+            compaction: None,
+            upkeep_at: start,
+            upkeep_wait: UPKEEP,
+            pressed: false,
             must_close: false,
             hold: None,
             guarded: None,
@@ -176,13 +198,13 @@ impl Driver {
             progress.must_close |= self.is_stage() && !progress.withheld.is_empty() && progress.close.is_none() && !self.behind();
             if self.is_due(&progress) {
                 let (now, floors, taken) = (self.world().now(), self.floors(), self.taken());
-                self.step(Event::Close { now, floors, taken }, &mut progress)?;
+                self.step(Event::Close { now, floors, taken, pressed: progress.pressed }, &mut progress)?;
                 progress.must_close = false;
             }
             if progress.close.is_none() && !self.lane.dirty() {
                 // Rows that are hot do not move: whoever waits for the end waits for all of them to be cold.
                 self.evict(&progress);
-                let settled = !self.lane.moving() && !self.lane.wants_to_mark(self.world().now(), &self.floors());
+                let settled = !self.lane.moving() && !self.lane.compacting() && !self.wants_to_mark(&progress);
                 if settled && self.lane.is_published(&self.taken()) {
                     for told in progress.waiting_for_end.drain(..) {
                         // Whoever asked may have given up.
@@ -205,6 +227,10 @@ impl Driver {
                 ticked = async { progress.tick.as_mut().expect("checked").await }, if progress.tick.is_some() => {
                     progress.tick = None;
                     ticked?;
+                }
+                merged = async { progress.compaction.as_mut().expect("checked").await }, if progress.compaction.is_some() => {
+                    progress.compaction = None;
+                    self.compacted(merged, &mut progress);
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut progress)?,
                 () = &mut clock => {
@@ -280,7 +306,8 @@ impl Driver {
     fn is_due(&self, progress: &Progress) -> bool {
         let asked =
             progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
-        let useful = || self.lane.wants_to_mark(self.world().now(), &self.floors()) || self.lane.wants_to_release(&self.taken());
+        let expire = || self.lane.wants_to_expire(self.world().now(), &self.floors());
+        let useful = || self.wants_to_mark(progress) || expire() || self.lane.wants_to_release(&self.taken());
         let worth = self.lane.dirty() || (self.since(progress.last_close) >= LOOK && useful());
         progress.close.is_none() && worth && asked
     }
@@ -317,7 +344,43 @@ impl Driver {
         self.since(progress.last_close) >= self.shared.every
     }
 
-    /// What time alone brings: silence, eviction, files to delete.
+    fn wants_to_mark(&self, progress: &Progress) -> bool {
+        self.lane.wants_to_mark(self.world().now(), &self.floors(), progress.pressed)
+    }
+
+    /// Looks at the room on the disk, and begins to merge segments when some are due. Whoever waits for the end does not wait for more.
+    fn keep_up(&mut self, progress: &mut Progress) {
+        let now = self.world().elapsed();
+        if now < progress.upkeep_at {
+            return;
+        }
+        progress.upkeep_at = now + UPKEEP;
+        // A disk that does not tell is told by whoever writes to it.
+        progress.pressed = self.world().disk.free_bytes(&self.shared.warm).is_ok_and(|free| free < self.shared.free_disk);
+        let leaving = progress.stopping || !progress.end_wanted.is_empty() || !progress.waiting_for_end.is_empty();
+        if leaving || progress.compaction.is_some() {
+            return;
+        }
+        let floors = self.floors();
+        if let Some(job) = self.lane.next_compaction(self.world().now(), &floors) {
+            progress.compaction = Some(Box::pin(compact(self.shared.clone(), job)));
+        }
+    }
+
+    /// A compaction that failed has changed nothing: it is tried again later, and the lane goes on.
+    fn compacted(&mut self, merged: Result<Vec<Segment>>, progress: &mut Progress) {
+        match self.lane.compacted(merged) {
+            Ok(()) => progress.upkeep_wait = UPKEEP,
+            Err(error) => {
+                progress.upkeep_wait = (progress.upkeep_wait * 2).min(LONGEST_WAIT);
+                progress.upkeep_at = self.world().elapsed() + progress.upkeep_wait;
+                let retry_seconds = progress.upkeep_wait.as_secs();
+                tracing::error!(lane = %self.live.lane().0, %error, retry_seconds, "a compaction failed; nothing has changed");
+            }
+        }
+    }
+
+    /// What time alone brings: silence, eviction, files to delete, segments to merge.
     async fn look(&mut self, progress: &mut Progress) -> Result<()> {
         self.status.show(&self.lane);
         self.live.watermark(self.lane.watermark());
@@ -325,6 +388,7 @@ impl Driver {
             stage.outlets.want(self.lane.next_timer());
         }
         self.evict(progress);
+        self.keep_up(progress);
         let now = self.world().elapsed();
         for (_, path) in progress.doomed.extract_if(.., |(at, _)| now.saturating_sub(*at) >= self.shared.linger) {
             if let Err(error) = self.world().disk.remove(&path) {

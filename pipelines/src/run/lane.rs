@@ -10,11 +10,13 @@
 
 use crate::plan::Input;
 use crate::run::columns::{conform, dead_rows, rejected_rows};
+use crate::run::compact::Job;
 use crate::run::exits;
 use crate::run::flood::Flood;
 use crate::run::graph::{Arriving, Emitted, Graph};
-use crate::run::marks::{self, Ages, MovePolicy};
+use crate::run::marks::Ages;
 use crate::run::tally::Tally;
+use crate::run::upkeep::{Edit, Upkeep};
 use crate::run::water;
 use crate::spec::DeadLetterOptions;
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, UInt64Array};
@@ -29,6 +31,7 @@ use storage::epoch::{Chain, Change, ExitChange, ExitFile, Names, Record, Segment
 use storage::outbox::ExitRows;
 use storage::panes::Identity;
 use storage::state::StateSave;
+use storage::warm::policy::Compaction;
 use world::{Bug, planted};
 
 /// Epochs close when this much lies in them, whatever their age: memory holds two of them.
@@ -63,7 +66,8 @@ pub(crate) enum Event {
     /// The epoch is due.
     /// `floors`: the least hot epoch of each table; `taken`: how many rows of each exit the second stage, and of each sink its relay, has taken
     /// for good.
-    Close { now: WallTime, floors: Vec<u64>, taken: Vec<u64> },
+    /// `pressed`: the disk is nearly full.
+    Close { now: WallTime, floors: Vec<u64>, taken: Vec<u64>, pressed: bool },
     /// Segments and state of the cut are durable.
     Written(Written),
     /// The record is created: ours.
@@ -117,8 +121,12 @@ pub(crate) struct Written {
 pub(crate) struct LaneTable {
     pub(crate) name: String,
     pub(crate) schema: SchemaRef,
-    /// When its segments may move to cold; none without a cold tier.
-    pub(crate) moves: Option<MovePolicy>,
+    /// How its segments are merged.
+    pub(crate) compaction: Compaction,
+    /// How long rows stay in warm after the end of their partition; none: for ever.
+    pub(crate) age: Option<Span>,
+    /// Past that age rows go to cold, else for good.
+    pub(crate) is_cold: bool,
     /// The operators that give it rows of windows which may still be revised, and what tells those from each other.
     pub(crate) windows: BTreeMap<usize, Arc<Identity>>,
 }
@@ -155,6 +163,9 @@ struct Closing {
     rows: Vec<u64>,
     now: WallTime,
     floors: Vec<u64>,
+    pressed: bool,
+    /// Rows that expire with it, by table.
+    expired: BTreeMap<usize, u64>,
 }
 
 /// One lane. See the page.
@@ -168,8 +179,9 @@ pub(crate) struct Lane {
     positions: flow::Positions,
     closing: Option<Closing>,
     sealing: bool,
-    /// Newest state of Delta's transactions, by table: the highest move number known to be in cold.
-    moved: BTreeMap<usize, u64>,
+    upkeep: Upkeep,
+    /// Compactions begun: each names its files anew.
+    compactions: u64,
     /// Dead letters by reason, since the lane began.
     dead: BTreeMap<Reason, u64>,
     /// Dead letters by reason that the flood bound kept out of the table.
@@ -185,6 +197,8 @@ pub(crate) struct Lane {
 struct TableTally {
     input: u64,
     stored: u64,
+    /// Of those stored, past their age and gone.
+    expired: u64,
 }
 
 impl Lane {
@@ -207,6 +221,7 @@ impl Lane {
         let tally = |t: &LaneTable| TableTally {
             input: count(format!("table.{}.input", t.name)),
             stored: count(format!("table.{}.stored", t.name)),
+            expired: count(format!("table.{}.expired", t.name)),
         };
         Ok(Self {
             sources: parts.sources.iter().map(load).collect(),
@@ -217,7 +232,8 @@ impl Lane {
             positions,
             closing: None,
             sealing: false,
-            moved: BTreeMap::new(),
+            upkeep: Upkeep::default(),
+            compactions: 0,
             dead: by_reason(&counters, dead_word),
             unstored: by_reason(&counters, unstored_word),
             flood: Flood::new(parts.dead_letter_options.max_per_second, parts.lanes, &counters),
@@ -283,7 +299,7 @@ impl Lane {
                 self.dirty = true;
             }
             Event::End => self.on_end(&mut actions)?,
-            Event::Close { now, floors, taken } => self.close(now, floors, &taken, &mut actions)?,
+            Event::Close { now, floors, taken, pressed } => self.close((now, floors, pressed), &taken, &mut actions)?,
             Event::Written(written) => actions.push(Action::Seal(Box::new(self.record(written)?))),
             Event::Sealed => actions.push(self.on_sealed()),
         }
@@ -333,9 +349,34 @@ impl Lane {
     /// Notes that all move numbers of a table up to `t` are in the cold table. True when that is news.
     pub(crate) fn note_moved(&mut self, table: usize, t: u64) -> bool {
         let dropped = self.parts.chain.whole().tables.get(&self.parts.tables[table].name).map_or(0, |state| state.dropped);
-        let news = t > dropped && self.moved.insert(table, t) != Some(t);
+        let news = self.upkeep.note_moved(table, dropped, t);
         self.dirty |= news;
         news
+    }
+
+    /// What is to be compacted next. It is under way from here on; `compacted` follows.
+    pub(crate) fn next_compaction(&mut self, now: WallTime, floors: &[u64]) -> Option<Job> {
+        if self.closing() {
+            return None;
+        }
+        let (watermark, ended) = (self.watermark(), self.ended);
+        let ages = |table: usize| Ages { watermark, now, ended, floor: floors[table], pressed: false };
+        let (table, due) = self.upkeep.begin(&self.parts.tables, self.parts.chain.whole(), ages)?;
+        self.compactions += 1;
+        let mut names = self.parts.chain.names().of_compaction(self.compactions);
+        Some(Job { table, due, names: [names.next("parquet"), names.next("parquet")] })
+    }
+
+    /// The compaction under way is done, and the next record says so; or it was given up, for this reason.
+    pub(crate) fn compacted(&mut self, runs: Result<Vec<Segment>>) -> Result<()> {
+        self.upkeep.ended(runs)?;
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Whether a compaction is under way.
+    pub(crate) fn compacting(&self) -> bool {
+        self.upkeep.is_busy()
     }
 
     /// Whether segments are on their way to cold.
@@ -344,10 +385,17 @@ impl Lane {
     }
 
     /// Whether a close would give segments to a move.
-    pub(crate) fn wants_to_mark(&self, now: WallTime, floors: &[u64]) -> bool {
-        let whole = self.parts.chain.whole();
-        let ages = |floor: &u64| Ages { watermark: self.watermark(), now, ended: self.ended, floor: *floor };
-        self.parts.tables.iter().zip(floors).any(|(table, floor)| marks::candidates(table, whole, ages(floor)).is_some())
+    pub(crate) fn wants_to_mark(&self, now: WallTime, floors: &[u64], pressed: bool) -> bool {
+        self.upkeep.wants_to_mark(&self.parts.tables, self.parts.chain.whole(), |table| self.ages(now, floors[table], pressed))
+    }
+
+    /// Whether a close would let go of rows that are past their age.
+    pub(crate) fn wants_to_expire(&self, now: WallTime, floors: &[u64]) -> bool {
+        self.upkeep.wants_to_expire(&self.parts.tables, self.parts.chain.whole(), |table| self.ages(now, floors[table], false))
+    }
+
+    fn ages(&self, now: WallTime, floor: u64, pressed: bool) -> Ages {
+        Ages { watermark: self.watermark(), now, ended: self.ended, floor, pressed }
     }
 
     /// Whether everything for sinks that is sealed is published, with so many rows of each exit and sink taken.
@@ -400,6 +448,9 @@ impl Lane {
         for (table, tally) in self.parts.tables.iter().zip(&self.tables) {
             words.insert(format!("table.{}.input", table.name), tally.input);
             words.insert(format!("table.{}.stored", table.name), tally.stored);
+            if tally.expired > 0 {
+                words.insert(format!("table.{}.expired", table.name), tally.expired);
+            }
         }
         words
     }
@@ -560,7 +611,7 @@ impl Lane {
         }
     }
 
-    fn close(&mut self, now: WallTime, floors: Vec<u64>, taken: &[u64], actions: &mut Vec<Action>) -> Result<()> {
+    fn close(&mut self, (now, floors, pressed): (WallTime, Vec<u64>, bool), taken: &[u64], actions: &mut Vec<Action>) -> Result<()> {
         assert!(!self.closing(), "a close while epoch {} is being closed", self.epoch().0 - 1);
         let epoch = self.epoch();
         let mut state = StateSave::default();
@@ -583,7 +634,7 @@ impl Lane {
         let names = self.parts.chain.names();
         self.open_bytes = 0;
         self.dirty = false;
-        self.closing = Some(Closing { change, rows, now, floors });
+        self.closing = Some(Closing { change, rows, now, floors, pressed, expired: BTreeMap::new() });
         actions.push(Action::Write(Box::new(Cut { epoch, names, tables, exits, state })));
         Ok(())
     }
@@ -626,14 +677,16 @@ impl Lane {
         for (exit, file) in written.exits {
             change.outbox.entry(exit).and_modify(|change| change.added = Some(file));
         }
-        let whole = self.parts.chain.whole();
-        let watermark = self.parts.watermark.current();
-        for (index, table) in self.parts.tables.iter().enumerate() {
-            let ages = Ages { watermark, now: closing.now, ended: self.ended, floor: closing.floors[index] };
-            let edit = marks::edit(table, whole, ages, self.moved.get(&index).copied());
-            if let Some((marked, dropped)) = edit {
-                let entry = change.tables.entry(table.name.clone()).or_default();
-                (entry.marked, entry.dropped) = (marked, dropped);
+        let (watermark, ended) = (self.parts.watermark.current(), self.ended);
+        let ages = |table: usize| Ages { watermark, now: closing.now, ended, floor: closing.floors[table], pressed: closing.pressed };
+        for Edit { table, change: edit, expired } in self.upkeep.edits(&self.parts.tables, self.parts.chain.whole(), ages) {
+            let name = &self.parts.tables[table].name;
+            let entry = change.tables.entry(name.clone()).or_default();
+            (entry.removed, entry.marked, entry.dropped) = (edit.removed, edit.marked, edit.dropped);
+            entry.added.extend(edit.added);
+            if expired > 0 {
+                closing.expired.insert(table, expired);
+                *change.counters.entry(format!("table.{name}.expired")).or_default() += expired;
             }
         }
         self.sealing = true;
@@ -646,6 +699,8 @@ impl Lane {
         for (tally, rows) in self.tables.iter_mut().zip(closing.rows) {
             tally.stored += rows;
         }
+        closing.expired.into_iter().for_each(|(table, rows)| self.tables[table].expired += rows);
+        self.upkeep.sealed();
         let before = self.parts.chain.whole().clone();
         let gone = self.parts.chain.sealed();
         let epoch = Epoch(self.parts.chain.header().number);

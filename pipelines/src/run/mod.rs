@@ -10,6 +10,7 @@ mod build;
 mod clock;
 mod close;
 mod columns;
+mod compact;
 pub mod core;
 mod driver;
 mod exits;
@@ -30,6 +31,7 @@ mod stage;
 mod status;
 mod tally;
 pub mod trial;
+mod upkeep;
 mod water;
 
 use crate::cli::{RunArguments, SqlArguments};

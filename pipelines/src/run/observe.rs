@@ -64,6 +64,7 @@ impl Observer {
         }
         for table in &self.plan.tables {
             counter!(Metric::Stored.name(), "table" => table.name.clone()).absolute(sum(format!("table.{}.stored", table.name)));
+            counter!(Metric::Expired.name(), "table" => table.name.clone()).absolute(sum(format!("table.{}.expired", table.name)));
         }
         for reason in Reason::ALL {
             counter!(Metric::DeadLetters.name(), "reason" => reason.as_str()).absolute(sum(dead_word(reason)));
@@ -88,6 +89,10 @@ impl Observer {
         }
         counter!(Metric::EpochFailures.name()).increment(0);
         counter!(Metric::Moves.name(), "outcome" => "committed").absolute(self.moves.committed.load(Relaxed));
+        for outcome in ["done", "failed"] {
+            counter!(Metric::Compactions.name(), "outcome" => outcome).increment(0);
+        }
+        counter!(Metric::CompactedBytes.name()).increment(0);
         let failed = self.moves.failed.load(Relaxed);
         counter!(Metric::Moves.name(), "outcome" => "failed").absolute(failed);
         counter!(Metric::Retries.name(), "component" => "mover").absolute(failed);
@@ -137,15 +142,17 @@ impl Observer {
             counter!(Metric::OutboxPublished.name(), "component" => sink.name.clone()).increment(0);
         }
         for table in &self.plan.tables {
-            let (mut hot, mut warm, mut bytes, mut cold) = (0u64, 0u64, 0u64, 0u64);
+            let (mut hot, mut warm, mut bytes, mut cold, mut files) = (0u64, 0u64, 0u64, 0u64, 0u64);
             for lane in &lanes {
                 hot += lane.batches(&table.name).iter().map(|b| b.num_rows() as u64).sum::<u64>();
                 for segment in lane.segments(&table.name, 0) {
                     warm += segment.rows;
                     bytes += segment.bytes;
+                    files += 1;
                 }
-                // Sealed rows that no segment holds any more have moved on.
-                let stored = lane.whole.counters.get(&format!("table.{}.stored", table.name)).copied().unwrap_or(0);
+                // Sealed rows that no segment holds any more have moved on, or are past their age.
+                let count = |word: &str| lane.whole.counters.get(&format!("table.{}.{word}", table.name)).copied().unwrap_or(0);
+                let stored = count("stored").saturating_sub(count("expired"));
                 let held: u64 = lane.whole.tables.get(&table.name).map_or(0, |t| t.segments.iter().map(|s| s.rows).sum());
                 cold += stored.saturating_sub(held);
             }
@@ -155,6 +162,7 @@ impl Observer {
             rows("warm", warm);
             rows("cold", cold);
             gauge!(Metric::TierBytes.name(), "table" => table.name.clone(), "tier" => "warm").set(bytes as f64);
+            gauge!(Metric::WarmSegments.name(), "table" => table.name.clone()).set(files as f64);
         }
     }
 }

@@ -259,6 +259,8 @@ pub struct LimitOptions {
     pub query_rows: u64,
     /// How many queries run at once.
     pub query_concurrency: NonZeroU32,
+    /// Below so many free bytes on the disk rows go to cold before their age.
+    pub free_disk: Size,
 }
 
 fn data_dir() -> String {
@@ -307,6 +309,7 @@ impl Default for LimitOptions {
             query_time: Time(Duration::from_secs(30)),
             query_rows: 1_000_000,
             query_concurrency: const { NonZeroU32::new(4).expect("4 is not 0") },
+            free_disk: Size(1 << 30),
         }
     }
 }

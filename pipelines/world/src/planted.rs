@@ -106,11 +106,17 @@ pub enum Bug {
     OutboxCutTooEarly,
     /// A second stage has the watermark of its fastest lane.
     FastestLaneCounts,
+    /// The segments of a compaction stay beside its run.
+    CompactedRowsTwice,
+    /// The segments of a compaction that is under way are given to a move.
+    CompactingSegmentsMarked,
+    /// Segments whose rows are hot are compacted with others.
+    HotSegmentsCompacted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 53] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -161,6 +167,9 @@ impl Bug {
         Self::StageReadsTooFar,
         Self::OutboxCutTooEarly,
         Self::FastestLaneCounts,
+        Self::CompactedRowsTwice,
+        Self::CompactingSegmentsMarked,
+        Self::HotSegmentsCompacted,
     ];
 }
 

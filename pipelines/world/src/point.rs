@@ -35,6 +35,8 @@ pub enum Point {
     EpochSealed,
     /// The record is shown, the log is released.
     EpochPublished,
+    /// The runs of a compaction are durable, no record names them.
+    CompactionWritten,
     /// Marked segments are there; their move has not begun.
     MoveBegun,
     /// The segments of a move are checked.
@@ -55,7 +57,7 @@ pub enum Point {
 
 impl Point {
     /// All of them, in their order.
-    pub const ALL: [Point; 22] = [
+    pub const ALL: [Point; 23] = [
         Self::JournalWritten,
         Self::JournalForced,
         Self::JournalCopied,
@@ -70,6 +72,7 @@ impl Point {
         Self::SealForced,
         Self::EpochSealed,
         Self::EpochPublished,
+        Self::CompactionWritten,
         Self::MoveBegun,
         Self::MoveChecked,
         Self::MoveFileWritten,

@@ -50,6 +50,12 @@ impl Names {
         Self { stem: format!("{}-{generation}-{number}", component(lane)), next: 0 }
     }
 
+    /// Names for the runs of the `n`th compaction of the owner: others than those of the epoch's own files.
+    #[must_use]
+    pub fn of_compaction(self, n: u64) -> Self {
+        Self { next: n * 1_000_000, ..self }
+    }
+
     /// A name that was not given before; `kind` is the extension (`state`, `parquet`).
     pub fn next(&mut self, kind: &str) -> String {
         self.next += 1;

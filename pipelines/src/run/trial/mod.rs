@@ -229,7 +229,9 @@ impl TestedLane {
 
     /// Closes an epoch as a run does, but for its segments, and loads what it saved into fresh operators.
     fn restart(&mut self, plan: &Plan, store: &StateStore) -> Result<()> {
-        for action in self.lane.step(Event::Close { now: WallTime(0), floors: vec![0; plan.tables.len()], taken: vec![] })? {
+        for action in
+            self.lane.step(Event::Close { now: WallTime(0), floors: vec![0; plan.tables.len()], taken: vec![], pressed: false })?
+        {
             let Action::Write(mut cut) = action else { continue };
             let state = store.finish(&cut.state, &self.lane.chain().whole().state, &mut cut.names)?;
             self.lane.step(Event::Written(Written { segments: vec![], exits: vec![], state }))?;
