@@ -83,20 +83,29 @@ impl Hot {
         }
     }
 
-    /// Lets sealed epochs go that are too old or too much; a table without limits keeps nothing that is sealed.
-    pub fn evict(&mut self, now: WallTime, limits: &BTreeMap<String, HotLimits>) {
+    /// Lets sealed epochs go that are too old or too much; a table without limits keeps nothing that is sealed. Above `all` bytes of all
+    /// tables the oldest epochs go, whatever table they are of.
+    pub fn evict(&mut self, now: WallTime, limits: &BTreeMap<String, HotLimits>, all: u64) {
         for (name, table) in &mut self.tables {
             let limits = limits.get(name).copied().unwrap_or(HotLimits { age: Span(0), bytes: 0 });
-            while let Some(oldest) = table.epochs.first_entry() {
-                let Some(sealed) = oldest.get().sealed else { break };
+            while let Some(sealed) = table.oldest() {
                 if table.bytes <= limits.bytes && now.since(sealed) < limits.age {
                     break;
                 }
-                table.bytes -= oldest.get().bytes;
-                table.floor = oldest.key() + 1;
-                oldest.remove();
+                table.pop();
             }
         }
+        while self.all_bytes() > all {
+            let sealed = self.tables.values_mut().filter(|table| table.oldest().is_some());
+            let Some(table) = sealed.min_by_key(|table| table.epochs.first_key_value().map(|(epoch, _)| *epoch)) else { break };
+            table.pop();
+        }
+    }
+
+    /// Bytes held of all tables.
+    #[must_use]
+    pub fn all_bytes(&self) -> u64 {
+        self.tables.values().map(|t| t.bytes).sum()
     }
 
     /// What a query sees of each table. Tables that are missing have the floor `floor(table)` and no rows.
@@ -119,6 +128,21 @@ impl Hot {
     }
 }
 
+impl Table {
+    /// When its oldest epoch was sealed; none while it is not.
+    fn oldest(&self) -> Option<WallTime> {
+        self.epochs.first_key_value().and_then(|(_, rows)| rows.sealed)
+    }
+
+    /// Lets the oldest epoch go.
+    fn pop(&mut self) {
+        if let Some((epoch, rows)) = self.epochs.pop_first() {
+            self.bytes -= rows.bytes;
+            self.floor = epoch + 1;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,16 +157,32 @@ mod tests {
         let mut hot = Hot::new(5);
         hot.push("t", 5, readings(&[("a", 1, 1.0)]));
         hot.push("t", 6, readings(&[("a", 2, 1.0)]));
-        hot.evict(WallTime(100), &limits(0, 0));
+        hot.evict(WallTime(100), &limits(0, 0), u64::MAX);
         assert_eq!((hot.floor("t"), hot.snapshot()["t"].batches.len()), (5, 2));
         hot.seal(5, WallTime(100));
-        hot.evict(WallTime(109), &limits(10, u64::MAX));
+        hot.evict(WallTime(109), &limits(10, u64::MAX), u64::MAX);
         assert_eq!(hot.floor("t"), 5);
-        hot.evict(WallTime(110), &limits(10, u64::MAX));
+        hot.evict(WallTime(110), &limits(10, u64::MAX), u64::MAX);
         assert_eq!((hot.floor("t"), hot.snapshot()["t"].batches.len()), (6, 1));
         hot.seal(6, WallTime(110));
-        hot.evict(WallTime(110), &limits(10, 0));
+        hot.evict(WallTime(110), &limits(10, 0), u64::MAX);
         assert_eq!((hot.floor("t"), hot.bytes("t")), (7, 0));
+    }
+
+    #[test]
+    fn above_the_bytes_of_all_tables_the_oldest_epochs_go() {
+        let mut hot = Hot::new(1);
+        for (epoch, table) in [(1, "t"), (1, "u"), (2, "t"), (3, "u"), (4, "u")] {
+            hot.push(table, epoch, readings(&[("a", 1, 1.0)]));
+        }
+        hot.seal(3, WallTime(0));
+        let limits = [("t", HotLimits { age: Span(9), bytes: u64::MAX }), ("u", HotLimits { age: Span(9), bytes: u64::MAX })];
+        let limits = limits.map(|(table, limits)| (table.to_owned(), limits)).into();
+        let each = hot.all_bytes() / 5;
+        hot.evict(WallTime(1), &limits, 2 * each);
+        assert_eq!((hot.floor("t"), hot.floor("u"), hot.all_bytes()), (3, 2, 2 * each), "epochs 1 and 2");
+        hot.evict(WallTime(1), &limits, 0);
+        assert_eq!((hot.floor("u"), hot.all_bytes()), (4, each), "what is not sealed stays");
     }
 
     #[test]

@@ -212,9 +212,15 @@ impl LiveLane {
         state.whole = whole;
     }
 
-    /// Lets sealed rows go that are past the limits.
-    pub fn evict(&self, now: WallTime, limits: &BTreeMap<String, HotLimits>) {
-        self.state().hot.evict(now, limits);
+    /// Lets sealed rows go that are past the limits of their table, and the oldest ones above `all` bytes of all tables.
+    pub fn evict(&self, now: WallTime, limits: &BTreeMap<String, HotLimits>, all: u64) {
+        self.state().hot.evict(now, limits, all);
+    }
+
+    /// Bytes of hot rows of all tables.
+    #[must_use]
+    pub fn hot_bytes(&self) -> u64 {
+        self.state().hot.all_bytes()
     }
 
     /// Begins anew from a sealed record, as after a restart.

@@ -55,6 +55,8 @@ pub(crate) struct Faults {
     pub(crate) fan_in: u64,
     /// How long rows stay in warm.
     pub(crate) warm_s: u64,
+    /// Length of a partition of warm.
+    pub(crate) partition_s: u64,
 }
 
 impl Faults {
@@ -94,6 +96,7 @@ impl Faults {
             late_commit: on(&mut c, 4_000, &[2_000, 6_000]),
             fan_in: c.pick(&[2, 2, 4]),
             warm_s: c.pick(&[1, 12]),
+            partition_s: c.pick(&[5, 60]),
         }
     }
 

@@ -496,7 +496,7 @@ async fn steps(sim: Arc<Sim>) -> Result<()> {
 }
 
 fn plan(faults: &Faults) -> Result<Plan, String> {
-    let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, .. } = faults;
+    let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, partition_s, .. } = faults;
     let share = if *connections > 1 { "share = \"fleet\"\nredelivery = \"dup\"" } else { "" };
     let text = format!(
         r#"
@@ -545,23 +545,24 @@ select = {{ count = "count(*)", total = "sum(v)" }}
 [tables.readings]
 inputs = ["floor"]
 hot = {{ age = "1s", memory = "64MiB" }}
-warm = {{ age = "{warm_s}s", partition = "5s", fan_in = {fan_in} }}
+warm = {{ age = "{warm_s}s", partition = "{partition_s}s", fan_in = {fan_in} }}
 cold = {{ url = "{COLD}", commit_every = "2s" }}
 
 [tables.per_window]
 inputs = ["per_window"]
 hot = {{ age = "1s", memory = "64MiB" }}
-warm = {{ age = "{warm_s}s", partition = "5s", fan_in = {fan_in} }}
+warm = {{ age = "{warm_s}s", partition = "{partition_s}s", fan_in = {fan_in} }}
 cold = {{ url = "{COLD}", commit_every = "2s" }}
 
 [tables.total]
 inputs = ["total"]
 hot = {{ age = "1s", memory = "64MiB" }}
-warm = {{ partition = "10s", fan_in = {fan_in} }}
+warm = {{ fan_in = {fan_in} }}
 
 [tables.per_value]
 inputs = ["per_value"]
 hot = {{ age = "1s", memory = "64MiB" }}
+warm = {{ fan_in = {fan_in} }}
 
 [limits]
 query_time = "2s"

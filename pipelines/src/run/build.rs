@@ -5,6 +5,7 @@ use crate::run::driver::{Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::graph::{Graph, Node};
 use crate::run::lane::{Lane, LaneSink, LaneTable, Parts};
+use crate::run::memory::Memory;
 use crate::run::outlets::Outlets;
 use crate::run::stage::StageFeed;
 use flow::{Result, Span};
@@ -86,6 +87,7 @@ pub(crate) fn shared(plan: &Plan, world: &World) -> Result<Shared> {
         epochs: LocalEpochs::on(world.disk.clone(), &plan.data_dir, &plan.name),
         hot: plan.tables.iter().map(|t| (t.name.clone(), limits(&t.options.hot))).collect(),
         lanes: AtomicU64::new(u64::from(plan.lanes)),
+        memory: Memory::new(plan.limits.memory.0),
         compactions: Arc::new(Semaphore::new(1)),
         free_disk: plan.limits.free_disk.0,
         every: plan.epoch,

@@ -248,6 +248,7 @@ mod tests {
             epochs: LocalEpochs::on(world.disk.clone(), data, "p"),
             hot: [].into(),
             lanes: std::sync::atomic::AtomicU64::new(1),
+            memory: crate::run::memory::Memory::new(u64::MAX),
             compactions: Arc::new(tokio::sync::Semaphore::new(1)),
             free_disk: 0,
             every: Duration::from_secs(1),

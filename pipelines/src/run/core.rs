@@ -100,8 +100,8 @@ pub(crate) fn wire(shared: &Arc<Shared>, made: Made, wiring: Wiring, relays: Rel
     let Wiring { feed, journal, outlet, flush } = wiring;
     let second = matches!(feed, Feed::Stage(_));
     let handle = Handle { lane: made.name, chain: made.chain, commands, status: status.clone(), flush, second };
-    let (lane, live, shared) = (made.lane, made.live, shared.clone());
-    (handle, Driver { lane, feed, journal, outlet, relays, commands: receive, shared, live, status, lookups: vec![] })
+    let (lane, live, shared, memory) = (made.lane, made.live, shared.clone(), shared.memory.join());
+    (handle, Driver { lane, feed, journal, outlet, relays, commands: receive, shared, live, status, memory, lookups: vec![] })
 }
 
 /// Tells lanes that their input is at its end, first those that others read; resolves when all is sealed and moved.

@@ -7,6 +7,7 @@ use crate::run::close::{seal, write_out};
 use crate::run::compact::compact;
 use crate::run::feed::{Feed, Taken, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
+use crate::run::memory::{LaneMemory, Memory};
 use crate::run::outlets::Outlets;
 use crate::run::status::LaneStatus;
 use arrow::array::{AsArray, RecordBatch};
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) hot: BTreeMap<String, HotLimits>,
     /// How many lanes share them.
     pub(crate) lanes: AtomicU64,
+    /// The budget of all lanes.
+    pub(crate) memory: Memory,
     /// One lane compacts at a time: others wait for their turn.
     pub(crate) compactions: Arc<Semaphore>,
     /// Below so many free bytes rows go to cold before their age.
@@ -116,9 +119,13 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) live: Arc<LiveLane>,
     pub(crate) status: Arc<LaneStatus>,
+    pub(crate) memory: Arc<LaneMemory>,
     /// The lookup tables to begin with, where no log tells them.
     pub(crate) lookups: Vec<LookupVersion>,
 }
+
+/// A merge of segments under way.
+type Compacting = Pin<Box<dyn Future<Output = Result<Vec<Segment>>> + Send>>;
 
 /// What goes on beside the events.
 struct Progress {
@@ -131,7 +138,7 @@ struct Progress {
     /// A tick on its way into the journal.
     tick: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
     /// The merge of segments under way.
-    compaction: Option<Pin<Box<dyn Future<Output = Result<Vec<Segment>>> + Send>>>,
+    compaction: Option<Compacting>,
     /// When upkeep is looked at next, and how long it waits after a compaction that failed.
     upkeep_at: Duration,
     upkeep_wait: Duration,
@@ -217,7 +224,7 @@ impl Driver {
             }
             let blocked = progress.stopping
                 || progress.hold.is_some()
-                || progress.close.is_some() && (progress.must_close || self.lane.full() || self.overdue(&progress));
+                || progress.close.is_some() && (progress.must_close || self.full() || self.overdue(&progress));
             tokio::select! {
                 biased;
                 closed = async { progress.close.as_mut().expect("checked").await }, if progress.close.is_some() => {
@@ -305,7 +312,7 @@ impl Driver {
 
     fn is_due(&self, progress: &Progress) -> bool {
         let asked =
-            progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.lane.full() || self.overdue(progress);
+            progress.must_close || progress.stopping || !progress.waiting_for_end.is_empty() || self.full() || self.overdue(progress);
         let expire = || self.lane.wants_to_expire(self.world().now(), &self.floors());
         let useful = || self.wants_to_mark(progress) || expire() || self.lane.wants_to_release(&self.taken());
         let worth = self.lane.dirty() || (self.since(progress.last_close) >= LOOK && useful());
@@ -342,6 +349,11 @@ impl Driver {
 
     fn overdue(&self, progress: &Progress) -> bool {
         self.since(progress.last_close) >= self.shared.every
+    }
+
+    /// Whether so much lies in the open epoch that it must close now.
+    fn full(&self) -> bool {
+        self.lane.open_bytes() >= self.shared.memory.epoch()
     }
 
     fn wants_to_mark(&self, progress: &Progress) -> bool {
@@ -442,7 +454,8 @@ impl Driver {
         let share = |(table, all): (&String, &HotLimits)| (table.clone(), HotLimits { bytes: all.bytes / lanes, ..*all });
         let leaving = || self.shared.hot.keys().map(|table| (table.clone(), none)).collect();
         let limits = if progress.waiting_for_end.is_empty() { self.shared.hot.iter().map(share).collect() } else { leaving() };
-        self.live.evict(self.world().now(), &limits);
+        self.memory.show(self.lane.open_bytes() + self.lane.closing_bytes() + self.lane.held().1, self.live.hot_bytes());
+        self.live.evict(self.world().now(), &limits, self.shared.memory.hot(&self.memory));
     }
 
     fn step(&mut self, event: Event, progress: &mut Progress) -> Result<()> {

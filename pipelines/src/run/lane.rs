@@ -34,9 +34,6 @@ use storage::state::StateSave;
 use storage::warm::policy::Compaction;
 use world::{Bug, planted};
 
-/// Epochs close when this much lies in them, whatever their age: memory holds two of them.
-const EPOCH_BYTES: usize = 64 << 20;
-
 /// What happens to a lane.
 pub(crate) enum Event {
     /// Rows of a source. All of `log` below `next` is in this or earlier events.
@@ -164,6 +161,8 @@ struct Closing {
     now: WallTime,
     floors: Vec<u64>,
     pressed: bool,
+    /// Bytes of its rows.
+    bytes: u64,
     /// Rows that expire with it, by table.
     expired: BTreeMap<usize, u64>,
 }
@@ -316,9 +315,14 @@ impl Lane {
         self.closing.is_some()
     }
 
-    /// Whether so much lies in the open epoch that it must close now.
-    pub(crate) fn full(&self) -> bool {
-        self.open_bytes >= EPOCH_BYTES
+    /// Bytes of rows in the open epoch.
+    pub(crate) fn open_bytes(&self) -> u64 {
+        self.open_bytes as u64
+    }
+
+    /// Bytes of rows of the epoch that is being written.
+    pub(crate) fn closing_bytes(&self) -> u64 {
+        self.closing.as_ref().map_or(0, |closing| closing.bytes)
     }
 
     /// Whether anything happened since the last cut.
@@ -632,9 +636,9 @@ impl Lane {
         let change = Change { positions: self.positions.clone(), watermark, counters, outbox, ..Change::default() };
         let exits = self.take_leaving();
         let names = self.parts.chain.names();
-        self.open_bytes = 0;
+        let bytes = std::mem::take(&mut self.open_bytes) as u64;
         self.dirty = false;
-        self.closing = Some(Closing { change, rows, now, floors, pressed, expired: BTreeMap::new() });
+        self.closing = Some(Closing { change, rows, now, floors, pressed, bytes, expired: BTreeMap::new() });
         actions.push(Action::Write(Box::new(Cut { epoch, names, tables, exits, state })));
         Ok(())
     }

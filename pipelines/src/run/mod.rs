@@ -24,6 +24,7 @@ mod kafka;
 mod lane;
 mod lookups;
 mod marks;
+mod memory;
 mod moves;
 mod observe;
 mod outlets;

@@ -251,6 +251,8 @@ pub struct ObservabilityOptions {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitOptions {
+    /// Memory of the lanes: hot rows of all tables, operators' state, and what is not written yet. Hot rows leave early when it is short.
+    pub memory: Size,
     /// Memory of all queries together.
     pub query_memory: Size,
     /// How long a query may take.
@@ -305,6 +307,7 @@ impl Default for ObservabilityOptions {
 impl Default for LimitOptions {
     fn default() -> Self {
         Self {
+            memory: Size(1 << 30),
             query_memory: Size(512 << 20),
             query_time: Time(Duration::from_secs(30)),
             query_rows: 1_000_000,
