@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
+//! aging.rs      rows go through all tiers under a reader that must not notice
 //! failpoints.rs  the end of the process between any two durable steps; with the feature `failpoints` alone
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
 //! flood.rs      ten times what a pipeline takes: its memory stays, the broker keeps the rest
@@ -18,6 +19,7 @@
 //! real.rs       real data beside the repository, where it is there
 //! ```
 
+mod aging;
 mod bad_input;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -1,0 +1,111 @@
+//! Rows age from memory to small files, to compacted ones, to the cold table, while somebody asks for the same closed range of time again
+//! and again: every answer is the same, over kill -9 too.
+
+use std::time::Duration;
+
+use tests::{Mosquitto, Publisher, Running, Tidegate, rows, until};
+
+const PIPELINE: &str = r#"
+[sources.floor]
+type = "mqtt"
+url = "URL"
+topics = ["plant/{device_id}"]
+client_id = "tidegate-floor"
+decode = { format = "json", event_time = { path = "$.ts", format = "unix_ms" } }
+columns = { n = { type = "int64" } }
+key = ["device_id"]
+
+[tables.readings]
+inputs = ["floor"]
+hot = { age = "500ms" }
+warm = { age = "4s", partition = "2s", fan_in = 2 }
+cold = { url = "cold", commit_every = "1s" }
+
+# Kept in warm for good: compaction alone.
+[tables.kept]
+inputs = ["floor"]
+hot = { age = "500ms" }
+warm = { partition = "2s", fan_in = 2 }
+"#;
+
+/// 2026-01-01T00:00:00Z, in milliseconds.
+const START: i64 = 1_767_225_600_000;
+const DEVICES: i64 = 8;
+/// Readings before this one are in the closed range.
+const CLOSED: i64 = 400;
+
+/// Reading `n`: every 20 ms of event time one of a device, every tenth 3 s late.
+fn message(n: i64) -> (String, Vec<u8>) {
+    let late = if n % 10 == 9 { 3_000 } else { 0 };
+    (format!("plant/d{}", n % DEVICES), format!(r#"{{"ts":{},"n":{n}}}"#, START + n * 20 - late).into_bytes())
+}
+
+/// What all answers about the readings of the closed range must be.
+fn constant() -> Vec<String> {
+    let hash: i64 = (0..CLOSED).map(|n| n * n % 1_009 * (n % DEVICES + 1)).sum();
+    vec![CLOSED.to_string(), hash.to_string(), (CLOSED - 1).to_string()]
+}
+
+fn question(table: &str) -> String {
+    let of = "n * n % 1009 * (CAST(substr(device_id, 2) AS BIGINT) + 1)";
+    format!("SELECT count(*), sum({of}), max(n) FROM {table} WHERE n < {CLOSED}")
+}
+
+/// A metric of the process, by its name and the value of a label.
+fn metric(running: &Running, name: &str, label: &str) -> u64 {
+    let page = running.metrics();
+    let line = page.lines().find(|line| line.starts_with(&format!("tidegate_{name}{{")) && line.contains(&format!("\"{label}\"")));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} of {label} in\n{page}"))
+}
+
+#[test]
+fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
+    let broker = Mosquitto::start();
+    let tidegate = Tidegate::new(&PIPELINE.replace("URL", &broker.url()));
+    let mut running = tidegate.start(&[]);
+    broker.wait_for_subscriber();
+    let mut publisher = Publisher::new(broker.port);
+    let mut sent = 0;
+    let mut send = |to: i64| {
+        publisher.publish(&(sent..to).map(message).collect::<Vec<_>>());
+        sent = to;
+    };
+    // In pieces, so that there are many epochs.
+    for to in (40..=CLOSED).step_by(40) {
+        send(to);
+        until("the readings so far", Duration::from_secs(60), || tidegate.count("SELECT count(*) FROM kept") == to as u64);
+    }
+    let hot = "SELECT count(*) FROM tiers.kept WHERE _tier = 'hot'";
+    until("everything is in files", Duration::from_secs(60), || tidegate.count(hot) == 0);
+
+    let (mut answers, mut compacted, mut kills) = (0, 0, 0);
+    let cold = format!("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold' AND n < {CLOSED}");
+    let mut to = CLOSED;
+    while tidegate.count(&cold) < CLOSED as u64 || compacted < 6 || kills < 3 {
+        assert!(to < CLOSED + 60 * 100, "rows are not cold after {to} readings: {compacted} compactions, {kills} kills\n{}", running.log());
+        to += 100;
+        send(to);
+        for table in ["readings", "kept"] {
+            let answer = tidegate.try_sql(&question(table));
+            // An instance that is just ending may not answer; a wrong answer is none of its rights.
+            if answer.status.success() {
+                assert_eq!(rows(&String::from_utf8_lossy(&answer.stdout)), [constant()], "{table}, after {answers} right answers");
+                answers += 1;
+            }
+        }
+        if answers % 14 == 0 {
+            compacted += metric(&running, "compactions_total", "done");
+            running.kill();
+            assert_eq!(rows(&tidegate.sql(&question("readings"))), [constant()], "asked of the files alone");
+            kills += 1;
+            running = tidegate.start(&[]);
+            running.wait_until_ready();
+        }
+    }
+    until("few segments", Duration::from_secs(60), || metric(&running, "warm_segments", "kept") < to as u64 / 20);
+    running.stop();
+    for table in ["readings", "kept"] {
+        assert_eq!(rows(&tidegate.sql(&question(table))), [constant()]);
+        assert_eq!(tidegate.count(&format!("SELECT count(*) FROM {table}")), to as u64);
+    }
+}
