@@ -44,7 +44,7 @@ inputs = ["by_minute"]
 
 [tables.readings]
 inputs = ["INPUT"]
-warm = { age = "1s", partition = "1h" }
+warm = { age = "1s", partition = "1h", fan_in = 4 }
 cold = { url = "cold", commit_every = "1s" }
 "#;
 
