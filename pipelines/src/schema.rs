@@ -6,6 +6,7 @@ use crate::spec::{
     SourceCommon, TestOptions,
 };
 use ingest::file::FileOptions;
+use ingest::http::HttpSourceOptions;
 use ingest::journal::JournalOptions;
 use ingest::kafka::KafkaOptions;
 use ingest::lookup::LookupOptions;
@@ -36,6 +37,7 @@ pub fn schema() -> Value {
         both::<SourceCommon, MqttOptions>(&mut make),
         both::<SourceCommon, FileOptions>(&mut make),
         both::<SourceCommon, KafkaOptions>(&mut make),
+        both::<SourceCommon, HttpSourceOptions>(&mut make),
     ];
     let processors = [
         both::<Inputs, FilterOptions>(&mut make),

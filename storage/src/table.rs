@@ -18,6 +18,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -118,11 +119,15 @@ impl OneTable {
         let files = segments.iter().map(|s| self.file(s)).collect::<Result<Vec<_>>>()?;
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let parquet = TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
+        // A segment never changes under its name, so its footer is read once.
+        let (runtime, url) = (state.runtime_env(), ObjectStoreUrl::local_filesystem());
+        let footers = CachedParquetFileReaderFactory::new(runtime.object_store(&url)?, runtime.cache_manager.get_file_metadata_cache());
         let source = ParquetSource::new(self.spec.schema.clone())
             .with_table_parquet_options(parquet)
+            .with_parquet_file_reader_factory(Arc::new(footers))
             .with_pushdown_filters(true)
             .with_reorder_filters(true);
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(total)
             .with_limit(limit)

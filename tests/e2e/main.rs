@@ -8,6 +8,7 @@
 //! flood.rs      ten times what a pipeline takes: its memory stays, the broker keeps the rest
 //! functions.rs  aggregates over time in windows and in queries
 //! power.rs      a disk that loses power, for kills.rs
+//! http.rs       readings by HTTP, sent again after kill -9
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
 //! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
 //! bad_input.rs  bad messages between good ones
@@ -26,6 +27,7 @@ mod failpoints;
 mod flights;
 mod flood;
 mod functions;
+mod http;
 mod kafka;
 mod kills;
 mod lookups;

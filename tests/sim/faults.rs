@@ -95,7 +95,7 @@ impl Faults {
             cold_error: on(&mut c, 4_000, &[300, 2_000]),
             late_commit: on(&mut c, 4_000, &[2_000, 6_000]),
             fan_in: c.pick(&[2, 2, 4]),
-            warm_s: c.pick(&[1, 12]),
+            warm_s: c.pick(&[1, 3, 12]),
             partition_s: c.pick(&[5, 60]),
         }
     }

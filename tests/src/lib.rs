@@ -7,6 +7,7 @@
 mod broker;
 mod compare;
 mod environment;
+pub mod http;
 mod kafka;
 mod mosquitto;
 mod publisher;

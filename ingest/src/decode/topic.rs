@@ -18,6 +18,23 @@ enum Level {
 }
 
 impl TopicPattern {
+    /// Reads the patterns of a source, in their order. Each has the captures of the first; in which order is each one's own.
+    pub fn parse_all(topics: &[String]) -> Result<Vec<Self>, OptionError> {
+        let wrong = |message: String, hint: &str| OptionError { path: "topics".into(), message, hint: Some(hint.into()) };
+        if topics.is_empty() {
+            return Err(wrong("names no topic".into(), "`#` takes all of them"));
+        }
+        let patterns = topics.iter().map(|t| Self::parse(t)).collect::<Result<Vec<_>, _>>()?;
+        for (pattern, text) in patterns.iter().zip(topics) {
+            let captures = patterns[0].captures();
+            if captures.len() != pattern.captures().len() || !captures.iter().all(|c| pattern.captures().contains(c)) {
+                let message = format!("`{text}` captures {:?}, `{}` captures {captures:?}", pattern.captures(), topics[0]);
+                return Err(wrong(message, "topics of one source name the same columns"));
+            }
+        }
+        Ok(patterns)
+    }
+
     /// Reads a pattern. An error (its path is `topics`) when a wildcard is not a whole level, `#` is not the last or a name stands twice.
     pub fn parse(pattern: &str) -> Result<Self, OptionError> {
         let wrong = |message: String, hint: &str| OptionError { path: "topics".into(), message, hint: Some(hint.into()) };

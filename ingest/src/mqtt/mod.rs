@@ -6,7 +6,6 @@
 
 mod acks;
 mod address;
-mod batch;
 mod client;
 mod events;
 mod options;

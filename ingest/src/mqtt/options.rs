@@ -127,18 +127,7 @@ impl MqttOptions {
 
     /// The patterns of `topics`, in their order. Each has the captures of the first; in which order is each one's own.
     pub fn patterns(&self) -> Result<Vec<TopicPattern>, OptionError> {
-        if self.topics.is_empty() {
-            return Err(mistake("topics", "names no topic", Some("`#` takes all of them")));
-        }
-        let patterns = self.topics.iter().map(|t| TopicPattern::parse(t)).collect::<Result<Vec<_>, _>>()?;
-        for (pattern, text) in patterns.iter().zip(&self.topics) {
-            let captures = patterns[0].captures();
-            if captures.len() != pattern.captures().len() || !captures.iter().all(|c| pattern.captures().contains(c)) {
-                let message = format!("`{text}` captures {:?}, `{}` captures {captures:?}", pattern.captures(), self.topics[0]);
-                return Err(mistake("topics", message, Some("topics of one source name the same columns")));
-            }
-        }
-        Ok(patterns)
+        TopicPattern::parse_all(&self.topics)
     }
 
     /// The client id of connection `number` (from 0).

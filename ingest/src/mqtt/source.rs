@@ -9,11 +9,11 @@
 //! ack task does, in the same order. Both queues are bounded; the broker's Receive Maximum bounds what is in flight at all.
 
 use super::acks::{self, Acker, BATCHES_IN_FLIGHT, Handed, UntilDurable};
-use super::batch::{Batcher, Made, Topics};
 use super::client::Client;
 use super::events::{Event, Received};
 use super::options::MqttOptions;
 use super::redelivery::{Redeliveries, publish_hash};
+use crate::batch::{Batcher, Made, Topics};
 use crate::decode::{Decoder, OptionError};
 use crate::journal::{Body, Group, JournalHandle, Publish};
 use crate::status::SourceStatus;
@@ -135,6 +135,7 @@ impl<A: Acker + Clone + Sync> Worker<A> {
             lanes: source.lanes,
             max_message: source.max_message,
             max_future: source.max_future,
+            explain: false,
         };
         Self { batcher, redeliveries, journal, status, acker: None }
     }
@@ -193,7 +194,7 @@ impl<A: Acker + Clone + Sync> Worker<A> {
         }
         let packets = messages.iter().filter_map(|m| m.packet).collect();
         let (fresh, publishes) = self.undo_redelivery(messages);
-        let Made { frames, rows, rejects } = self.batcher.make(&fresh, self.journal.now())?;
+        let Made { frames, rows, rejects, .. } = self.batcher.make(&fresh, self.journal.now())?;
         self.status.received.fetch_add(rows + rejects, Relaxed);
         let group = Group { frames, publishes };
         let durable = if group.frames.is_empty() && group.publishes.is_empty() { None } else { Some(self.append(group).await?) };

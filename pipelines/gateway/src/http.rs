@@ -1,9 +1,10 @@
-//! HTTP on the loopback address: `POST /api/v1/sql`, `GET /health/live`, `GET /health/ready`. Errors are `application/problem+json`.
+//! HTTP on the loopback address: `POST /api/v1/sql`, `POST /api/v1/ingest/{source}`, `GET /health/live`, `GET /health/ready`. Errors are `application/problem+json`.
 //!
 //! Without authentication it listens on loopback only, and answers only to a `Host` that says so, so that a page in a browser cannot
-//! reach it under a name of its own (DNS rebinding).
+//! reach it under a name of its own (DNS rebinding); nor does it take what a page of another origin sends.
 
 use crate::format::{Format, render};
+use crate::ingest::{Ingest, to_source, to_topic};
 use crate::query::{Engine, QueryError};
 use axum::Router;
 use axum::body::Bytes;
@@ -45,11 +46,16 @@ struct Problem {
 }
 
 /// The routes.
-pub fn router(engine: Engine, ready: Ready) -> Router {
+pub fn router(engine: Engine, ready: Ready, ingest: Arc<dyn Ingest>) -> Router {
+    let sources = Router::new()
+        .route("/api/v1/ingest/{source}", post(to_source))
+        .route("/api/v1/ingest/{source}/{*topic}", post(to_topic))
+        .with_state(ingest);
     Router::new()
         .route("/api/v1/sql", post(sql))
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(health_ready))
+        .merge(sources)
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async { problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -114,11 +120,14 @@ async fn health_ready(State(gateway): State<Gateway>) -> Response {
 
 async fn local_host_only(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    if is_local(host) {
-        next.run(request).await
-    } else {
-        problem(StatusCode::FORBIDDEN, "the Host header does not name this machine's loopback")
+    let origin = request.headers().get(header::ORIGIN).map(|o| o.to_str().unwrap_or_default());
+    if !is_local(host) {
+        return problem(StatusCode::FORBIDDEN, "the Host header does not name this machine's loopback");
     }
+    if origin.is_some_and(|origin| !origin.split_once("://").is_some_and(|(_, host)| is_local(host))) {
+        return problem(StatusCode::FORBIDDEN, "the request comes from a page of another origin");
+    }
+    next.run(request).await
 }
 
 fn is_local(host: &str) -> bool {
@@ -140,7 +149,7 @@ fn refusal(error: &QueryError) -> Response {
     problem(status, error.to_string())
 }
 
-fn problem(status: StatusCode, detail: impl Into<String>) -> Response {
+pub(crate) fn problem(status: StatusCode, detail: impl Into<String>) -> Response {
     let title = status.canonical_reason().unwrap_or("error");
     let body = Problem { r#type: "about:blank", title, status: status.as_u16(), detail: detail.into() };
     let text = serde_json::to_vec(&body).expect("a problem is plain words");
@@ -150,6 +159,7 @@ fn problem(status: StatusCode, detail: impl Into<String>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::{NotTaken, Reject, Sent, Taken};
     use crate::query::{Limits, Tables};
     use storage::view::Stored;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -159,13 +169,36 @@ mod tests {
         let engine = Engine::new(tables, Limits { rows: 3, ..Limits::default() }).unwrap();
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router(engine, Arc::new(|| Some("starting".into()))), std::future::pending()));
+        tokio::spawn(serve(listener, router(engine, Arc::new(|| Some("starting".into())), Arc::new(Floor)), std::future::pending()));
         address
     }
 
+    /// A source that takes what is not `busy`, and counts its lines.
+    struct Floor;
+
+    #[async_trait::async_trait]
+    impl Ingest for Floor {
+        fn max_body(&self, source: &str) -> Option<usize> {
+            (source == "floor").then_some(10)
+        }
+
+        async fn take(&self, _: &str, sent: Sent) -> Result<Taken, NotTaken> {
+            if sent.body == "busy" {
+                return Err(NotTaken::Busy);
+            }
+            let accepted = sent.body.split(|b| *b == b'\n').count() as u64;
+            let reject = Reject { message: 1, reason: "malformed", detail: sent.topic };
+            Ok(Taken { accepted, rejected: 1, rejects: vec![reject], duplicate: sent.key.is_some() })
+        }
+    }
+
     async fn post(address: SocketAddr, head: &str, body: &str) -> String {
+        post_to(address, "/api/v1/sql", head, body).await
+    }
+
+    async fn post_to(address: SocketAddr, path: &str, head: &str, body: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let text = format!("POST /api/v1/sql HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n\r\n{body}", body.len());
+        let text = format!("POST {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n\r\n{body}", body.len());
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -186,6 +219,28 @@ mod tests {
         }
         assert!(post(at, local, "SELECT * FROM (VALUES (1), (2), (3), (4))").await.starts_with("HTTP/1.1 422"));
         assert!(post(at, "Host: evil.example", "SELECT 1").await.starts_with("HTTP/1.1 403"));
+    }
+
+    #[tokio::test]
+    async fn messages_go_to_their_source_and_refusals_are_problems() {
+        let at = gateway().await;
+        let (local, keyed) = ("Host: localhost", "Host: localhost\r\nIdempotency-Key: a");
+        let taken = post_to(at, "/api/v1/ingest/floor/plant/a%20b", keyed, "1\n2").await;
+        assert!(taken.starts_with("HTTP/1.1 202"), "{taken}");
+        let expected =
+            r#"{"accepted":2,"rejected":1,"rejects":[{"message":1,"reason":"malformed","detail":"plant/a b"}],"duplicate":true}"#;
+        assert!(taken.ends_with(expected), "{taken}");
+        let busy = post_to(at, "/api/v1/ingest/floor", local, "busy").await;
+        assert!(busy.starts_with("HTTP/1.1 429") && busy.contains("retry-after: 1") && busy.contains("problem+json"), "{busy}");
+        assert!(post_to(at, "/api/v1/ingest/none", local, "1").await.starts_with("HTTP/1.1 404"));
+        assert!(post_to(at, "/api/v1/ingest/floor", local, "more than ten bytes").await.starts_with("HTTP/1.1 413"));
+        let gzip = "Host: localhost\r\nContent-Encoding: gzip";
+        assert!(post_to(at, "/api/v1/ingest/floor", gzip, "1").await.starts_with("HTTP/1.1 415"));
+        let elsewhere = "Host: localhost\r\nOrigin: https://evil.example";
+        assert!(post_to(at, "/api/v1/ingest/floor", elsewhere, "1").await.starts_with("HTTP/1.1 403"));
+        assert!(
+            post_to(at, "/api/v1/ingest/floor", "Host: localhost\r\nOrigin: http://127.0.0.1:3000", "1").await.starts_with("HTTP/1.1 202")
+        );
     }
 
     #[tokio::test]

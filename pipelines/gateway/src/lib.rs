@@ -1,7 +1,8 @@
-//! Gateway: questions to the tables from outside. Runs SQL under limits, speaks HTTP, renders results.
+//! Gateway: what comes from outside. Runs SQL under limits, renders results, and hands what is sent by HTTP to the source that it names.
 //!
-//! Absent by intent: nothing here writes to a table, and no listener on an address that others can reach.
+//! Absent by intent: no decoding, nothing here writes to a table, and no listener on an address that others can reach.
 
 pub mod format;
 pub mod http;
+pub mod ingest;
 pub mod query;

@@ -148,6 +148,10 @@ impl<'w> Builder<'w> {
                 let patterns = self.option(name, options.patterns())?;
                 Some(patterns.first().map(|p| p.captures().to_vec()).unwrap_or_default())
             }
+            Source::Http(options) => {
+                let patterns = self.option(name, options.patterns())?;
+                Some(patterns.first().map(|p| p.captures().to_vec()).unwrap_or_default())
+            }
             Source::File(_) => Some(vec![]),
             Source::Kafka(options) => {
                 self.option(name, options.check())?;
@@ -321,7 +325,7 @@ impl<'w> Builder<'w> {
     /// Files and topics are logs of their own, so no operator can have them and another source upstream.
     fn meeting(&mut self, part: &[&str], stream: &Stream) {
         let kind = |n: &usize| match &self.written.spec.sources.get_index(*n)?.1.source {
-            Source::Mqtt(_) => None,
+            Source::Mqtt(_) | Source::Http(_) => None,
             Source::File(_) => Some("file"),
             Source::Kafka(_) => Some("kafka"),
         };

@@ -295,7 +295,7 @@ impl PlannedSource {
     /// True if its readings go through the journal; a file or a topic is its own log.
     #[must_use]
     pub fn is_journaled(&self) -> bool {
-        matches!(self.kind, Source::Mqtt(_))
+        matches!(self.kind, Source::Mqtt(_) | Source::Http(_))
     }
 }
 

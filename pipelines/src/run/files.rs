@@ -33,7 +33,7 @@ pub(crate) struct Reader {
 pub(crate) fn decoder(source: &PlannedSource) -> Result<Box<dyn Decoder>> {
     let csv = match &source.kind {
         Source::File(options) => options.csv.clone(),
-        Source::Mqtt(_) | Source::Kafka(_) => CsvOptions::default(),
+        Source::Mqtt(_) | Source::Kafka(_) | Source::Http(_) => CsvOptions::default(),
     };
     ingest::decode::decoder_with(&source.decode, &source.columns, &source.captures, &source.key, &csv)
         .map_err(|e| Error::stop(format!("source {}", source.name), e))

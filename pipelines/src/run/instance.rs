@@ -12,6 +12,7 @@ use crate::run::driver::{Command, Relays, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
 use crate::run::handles::Handles;
+use crate::run::http::{self, Intakes};
 use crate::run::kafka::{self, KafkaFeed, Of};
 use crate::run::lookups::{self, Opened, Readers, Watched};
 use crate::run::moves::{self, MoveCounts, Moves};
@@ -89,6 +90,7 @@ struct Instance {
     source_tasks: Vec<JoinHandle<Result<()>>>,
     lookup_tasks: Vec<JoinHandle<Result<()>>>,
     readers: Vec<files::Reader>,
+    intakes: Intakes,
     kafka: Vec<KafkaSource>,
     relay_tasks: JoinSet<Result<()>>,
     stop_relays: CancellationToken,
@@ -171,6 +173,7 @@ impl Instance {
             source_tasks: vec![],
             lookup_tasks: vec![],
             readers: vec![],
+            intakes: Intakes::default(),
             kafka: vec![],
             relay_tasks: JoinSet::new(),
             stop_relays: CancellationToken::new(),
@@ -216,7 +219,19 @@ impl Instance {
         self.journal = Some(journal);
         lookups::log(&handle, self.first_lookups.iter().cloned()).await?;
         self.lookup_readers.journal = Some(handle.clone());
-        self.start_mqtt(&handle)
+        self.start_mqtt(&handle)?;
+        self.start_http(&handle)
+    }
+
+    fn start_http(&mut self, journal: &JournalHandle) -> Result<()> {
+        for (index, source) in http::sources(&self.plan)? {
+            let (name, status) = (self.plan.sources[index].name.clone(), Arc::new(SourceStatus::default()));
+            let (intake, work) = ingest::http::open(source, journal.clone(), status.clone(), self.stop_sources.clone())?;
+            self.source_tasks.push(tokio::spawn(work));
+            self.intakes.0.insert(name.clone(), intake);
+            self.sources.push((name, status));
+        }
+        Ok(())
     }
 
     fn start_mqtt(&mut self, journal: &JournalHandle) -> Result<()> {
@@ -383,10 +398,10 @@ impl Instance {
         let at = self.plan.data_dir.join(INSTANCE);
         std::fs::write(&at, text.to_string()).map_err(|e| Error::stop(format!("writing {}", at.display()), e))?;
         tracing::info!(%address, "answering SQL");
-        let ready = ready.clone();
+        let (ready, intakes) = (ready.clone(), Arc::new(self.intakes.clone()));
         Ok(self.query_threads.0.as_ref().expect("there until the drop").spawn(async move {
             if let Err(error) =
-                gateway::http::serve(listener, gateway::http::router(engine, ready), async move { stop.cancelled().await }).await
+                gateway::http::serve(listener, gateway::http::router(engine, ready, intakes), async move { stop.cancelled().await }).await
             {
                 tracing::error!(%error, "the HTTP server ended");
             }

@@ -19,6 +19,7 @@ mod files;
 mod flood;
 mod graph;
 mod handles;
+mod http;
 mod instance;
 mod kafka;
 mod lane;

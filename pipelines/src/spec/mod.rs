@@ -201,6 +201,7 @@ fn source(mut table: Table<'_>) -> Result<SourceSpec, Problem> {
         "mqtt" => table.read(&SOURCE_KEYS).map(|options| Source::Mqtt(Box::new(options))),
         "file" => table.read(&SOURCE_KEYS).map(Source::File),
         "kafka" => table.read(&SOURCE_KEYS).map(|options| Source::Kafka(Box::new(options))),
+        "http" => table.read(&SOURCE_KEYS).map(Source::Http),
         other => unreachable!("{other} is not among the kinds"),
     };
     first_of(common, source).map(|(common, source)| SourceSpec { common, source })

@@ -6,6 +6,7 @@ use crate::units::{Size, Time};
 use indexmap::IndexMap;
 use ingest::decode::{Columns, DecodeOptions};
 use ingest::file::FileOptions;
+use ingest::http::HttpSourceOptions;
 use ingest::journal::JournalOptions;
 use ingest::kafka::KafkaOptions;
 use ingest::lookup::LookupOptions;
@@ -36,7 +37,7 @@ pub(crate) const SOURCE_KEYS: [&str; 6] = ["decode", "columns", "key", "watermar
 /// The keys that `[dead_letters]` has beside those of a table.
 pub(crate) const DEAD_LETTER_KEYS: [&str; 2] = ["max_per_second", "payload"];
 /// The kinds of sources.
-pub(crate) const SOURCE_TYPES: [&str; 3] = ["mqtt", "file", "kafka"];
+pub(crate) const SOURCE_TYPES: [&str; 4] = ["mqtt", "file", "kafka", "http"];
 /// The kinds of sinks.
 pub(crate) const SINK_TYPES: [&str; 1] = ["kafka"];
 /// The kinds of processors.
@@ -110,6 +111,8 @@ pub enum Source {
     File(FileOptions),
     /// `type = "kafka"`
     Kafka(Box<KafkaOptions>),
+    /// `type = "http"`
+    Http(HttpSourceOptions),
 }
 
 /// What all sources have.

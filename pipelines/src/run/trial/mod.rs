@@ -261,6 +261,7 @@ impl Input {
         let wrong = |e| Error::stop(format!("source {}, which was checked", source.name), e);
         let (decoder, beside) = match &source.kind {
             Source::Mqtt(options) => (decoder(decode, columns, captures, key), Beside::Topics(options.patterns().map_err(wrong)?)),
+            Source::Http(options) => (decoder(decode, columns, captures, key), Beside::Topics(options.patterns().map_err(wrong)?)),
             Source::File(options) => {
                 let csv = ingest::decode::CsvOptions { header: false, ..options.csv.clone() };
                 (decoder_with(decode, columns, captures, key, &csv), Beside::Nothing)

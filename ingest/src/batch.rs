@@ -3,12 +3,11 @@
 //! Pure: the same messages with the same arrival give the same frames. Each row of a message goes to the lane of its key; the rejects of
 //! a topic go to one lane, by a hash of source and topic.
 
-use super::events::Received;
-use super::redelivery::publish_hash;
 use crate::Rejected;
 use crate::beside::{raw, traces};
 use crate::decode::{Decoded, Decoder, Message, TopicPattern};
 use crate::journal::Body;
+use crate::mqtt::{Received, publish_hash};
 use crate::route::{lanes_of, split};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringViewBuilder};
 use arrow::buffer::Buffer;
@@ -17,38 +16,42 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Makes frames of messages.
-pub(super) struct Batcher {
-    pub(super) source: Arc<str>,
-    pub(super) producer: u32,
-    pub(super) decoder: Box<dyn Decoder>,
-    pub(super) topics: Topics,
+pub(crate) struct Batcher {
+    pub(crate) source: Arc<str>,
+    pub(crate) producer: u32,
+    pub(crate) decoder: Box<dyn Decoder>,
+    pub(crate) topics: Topics,
     /// Indices of the key columns in the decoder's schema.
-    pub(super) key: Vec<usize>,
-    pub(super) lanes: u32,
-    pub(super) max_message: usize,
-    pub(super) max_future: Span,
+    pub(crate) key: Vec<usize>,
+    pub(crate) lanes: u32,
+    pub(crate) max_message: usize,
+    pub(crate) max_future: Span,
+    /// Whoever sent the messages is told which could not be used.
+    pub(crate) explain: bool,
 }
 
 /// What a batch became.
-pub(super) struct Made {
+pub(crate) struct Made {
     /// Lane and content; rows first.
-    pub(super) frames: Vec<(Option<u32>, Body)>,
-    pub(super) rows: u64,
-    pub(super) rejects: u64,
+    pub(crate) frames: Vec<(Option<u32>, Body)>,
+    pub(crate) rows: u64,
+    pub(crate) rejects: u64,
+    /// The messages that could not be used, in their order, where somebody is told.
+    pub(crate) refused: Vec<Unusable>,
 }
 
 /// The patterns of a source; each names the same captures.
-pub(super) struct Topics {
+pub(crate) struct Topics {
     patterns: Vec<(TopicPattern, Vec<usize>)>,
     captures: usize,
 }
 
 /// A message that could not be used: its place in the batch, why, and what a person should know.
-type Unusable = (usize, Reason, String);
+pub(crate) type Unusable = (usize, Reason, String);
 
 impl Topics {
     /// Captures come out in the order of the first pattern.
-    pub(super) fn new(patterns: Vec<TopicPattern>) -> Self {
+    pub(crate) fn new(patterns: Vec<TopicPattern>) -> Self {
         let names = patterns.first().map_or_else(Vec::new, |p| p.captures().to_vec());
         let places = |p: &TopicPattern| {
             let place = |name| p.captures().iter().position(|c| c == name);
@@ -80,7 +83,7 @@ impl Topics {
 
 impl Batcher {
     /// The frames of `messages`, which reached us at `arrival`.
-    pub(super) fn make(&mut self, messages: &[Received], arrival: WallTime) -> Result<Made> {
+    pub(crate) fn make(&mut self, messages: &[Received], arrival: WallTime) -> Result<Made> {
         let mut unusable: Vec<Unusable> = Vec::new();
         let mut usable: Vec<(usize, &str)> = Vec::with_capacity(messages.len());
         let mut captures = Vec::with_capacity(messages.len() * self.topics.captures);
@@ -110,8 +113,9 @@ impl Batcher {
         if rows > 0 {
             self.route(self.with_origin(decoded, &list, messages, &usable, arrival)?, &mut frames)?;
         }
+        let refused = if self.explain { unusable.clone() } else { vec![] };
         self.put_aside(unusable, messages, arrival, &mut frames);
-        Ok(Made { frames, rows, rejects })
+        Ok(Made { frames, rows, rejects, refused })
     }
 
     /// The message's topic, with its captures appended; or why the decoder need not see it.
