@@ -375,6 +375,33 @@ watermark = {{ out_of_orderness = "1s" }}
     nothing_differs(&tidegate, &report);
 }
 
+#[test]
+fn a_fleet_over_http_equals_its_truth_though_the_process_is_killed() {
+    let port = free_port();
+    let source =
+        MQTT.replace("type = \"mqtt\"", "type = \"http\"").replace("url = \"URL\"\n", "").replace("client_id = \"tidegate-floor\"\n", "");
+    let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n");
+    let tidegate = Tidegate::new(&(http + &source + &REST.replace("INPUT", "once")));
+    let wire = format!("\n[wire]\ntransport = \"http\"\nconnections = 4\nurl = \"http://127.0.0.1:{port}/api/v1/ingest/floor\"\n");
+    std::fs::write(tidegate.path("scenario.toml"), format!("{FLEET}{wire}{VERIFY}")).expect("a file");
+    let mut running = tidegate.start(&[]);
+    running.wait_until_ready();
+    let fleet = tidegate.spawn_heard(&["simulate", "--scenario", "scenario.toml", "--truth", "truth", "--json"]);
+    for readings in [300, 900, 1_800] {
+        until("readings", Duration::from_secs(60), || tidegate.count("SELECT count(*) FROM readings") >= readings);
+        running.kill();
+        running = tidegate.start(&[]);
+        running.wait_until_ready();
+    }
+    let output = fleet.wait_with_output().expect("a report");
+    assert!(output.status.success(), "simulate: {}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report is JSON");
+    assert_eq!(report["unacknowledged"], 0, "{report:#}");
+    running.kill();
+    tidegate.run(&["--until-idle", "3s"]);
+    nothing_differs(&tidegate, &report);
+}
+
 /// Sends a fleet into a file and through a pipeline without a dedupe, so that each reading is there as often as it was sent.
 fn through_a_file(format: &str) {
     let tidegate = Tidegate::new(&(file_source(format, "readings.txt") + &REST.replace("INPUT", "floor")));

@@ -93,6 +93,13 @@ impl Tidegate {
         command.spawn().expect("tidegate starts")
     }
 
+    /// The same, and what it prints can be read when it has ended (`Child::wait_with_output`): little, or it waits for a reader.
+    pub fn spawn_heard(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("tidegate starts")
+    }
+
     /// What SQL answers, as CSV with a header. Panics when it fails.
     pub fn sql(&self, sql: &str) -> String {
         let output = self.try_sql(sql);

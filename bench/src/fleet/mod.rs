@@ -167,7 +167,9 @@ impl Fleet {
             site,
         };
         let topic = match self.scenario.wire.transport {
-            Transport::Mqtt => self.scenario.wire.topic.replace("{site}", &reading.site).replace("{device}", &reading.device),
+            Transport::Mqtt | Transport::Http => {
+                self.scenario.wire.topic.replace("{site}", &reading.site).replace("{device}", &reading.device)
+            }
             Transport::File | Transport::Kafka => String::new(),
         };
         Message { due, slot, topic, payload, reading }

@@ -1,4 +1,4 @@
-//! How messages travel: over MQTT or Kafka, each when it is due, or into a file, as fast as it can be written.
+//! How messages travel: over MQTT, Kafka or HTTP, each when it is due, or into a file, as fast as it can be written.
 
 use std::path::PathBuf;
 
@@ -15,15 +15,15 @@ pub struct WireOptions {
     pub transport: Transport,
     /// How a reading is written. CSV for files only.
     pub format: Format,
-    /// mqtt: the broker, `mqtt://host:port`, or `mqtts://host:port` for TLS.
+    /// mqtt: the broker, `mqtt://host:port`, or `mqtts://host:port` for TLS. http: the source, `http://host:port/api/v1/ingest/name`.
     pub url: String,
     /// mqtt: the version of the protocol.
     pub version: Version,
     /// mqtt: 1, or 0, of which no broker says what it got.
     pub qos: u8,
-    /// mqtt: connections, among which devices are divided; each device stays with one.
+    /// mqtt, http: connections, among which devices are divided; each device stays with one.
     pub connections: u32,
-    /// mqtt: topic of a reading; `{site}` and `{device}` stand for their names.
+    /// mqtt, http: topic of a reading, which HTTP has in the path; `{site}` and `{device}` stand for their names.
     pub topic: String,
     /// mqtt: file with the certificates of authorities to trust; the broker's own where it signs itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,7 +32,7 @@ pub struct WireOptions {
     pub brokers: String,
     /// kafka: the topic. Records have the device as key.
     pub kafka_topic: String,
-    /// mqtt, kafka: how far behind schedule the simulator itself may fall before it gives up.
+    /// mqtt, kafka, http: how far behind schedule the simulator itself may fall before it gives up.
     pub max_lag: Span,
     /// mqtt: connections that break all at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,11 +43,11 @@ pub struct WireOptions {
     pub time: String,
     /// Name of the sequence in the payload: from 0, per device.
     pub sequence: String,
-    /// Name of the device in the payload; on MQTT it stands in the topic alone.
+    /// Name of the device in the payload; on MQTT and HTTP it stands in the topic alone.
     pub device: String,
 }
 
-/// What carries messages. HTTP is no source of Tidegate yet.
+/// What carries messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -58,6 +58,8 @@ pub enum Transport {
     File,
     /// Brokers of Kafka.
     Kafka,
+    /// A source that is posted to.
+    Http,
 }
 
 /// How a reading is written.
@@ -124,7 +126,7 @@ impl WireOptions {
             return if ends { Ok(()) } else { Err("wire.transport = \"file\" needs `lasting`: a file ends".to_owned()) };
         }
         if self.format == Format::Csv {
-            return Err("wire.format = \"csv\" is for files; over MQTT and Kafka readings are JSON".to_owned());
+            return Err("wire.format = \"csv\" is for files; over MQTT, Kafka and HTTP readings are JSON".to_owned());
         }
         positive("wire.max_lag", self.max_lag)?;
         if self.transport == Transport::Kafka {
@@ -133,6 +135,9 @@ impl WireOptions {
             } else {
                 Err("wire.storm is for MQTT: a producer of Kafka has its own connections".to_owned())
             };
+        }
+        if self.transport == Transport::Http && self.storm.is_some() {
+            return Err("wire.storm is for MQTT: HTTP has no sessions".to_owned());
         }
         if self.qos > 1 {
             return Err(format!("wire.qos = {}: there are 0 and 1", self.qos));
@@ -153,7 +158,7 @@ impl WireOptions {
     /// In which ways a reading can be broken on this wire.
     pub fn classes(&self) -> &'static [Class] {
         match (self.transport, self.format) {
-            (Transport::Mqtt, _) => &Class::OF_MQTT,
+            (Transport::Mqtt | Transport::Http, _) => &Class::OF_MQTT,
             (Transport::File | Transport::Kafka, Format::Json) => &Class::OF_NDJSON,
             (Transport::File | Transport::Kafka, Format::Csv) => &Class::OF_CSV,
         }

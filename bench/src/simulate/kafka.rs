@@ -12,9 +12,10 @@ use rdkafka::producer::future_producer::{DeliveryFuture, FutureRecord};
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use super::{Progress, now_us, sent};
+use super::pace::Pace;
+use super::{Progress, sent};
 use crate::fleet::Fleet;
 use crate::scenario::Scenario;
 use crate::truth::{Sent, TruthSender, TruthWriter};
@@ -22,8 +23,6 @@ use crate::{Error, Result};
 
 /// How long a first answer may take.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
-/// Closer to a moment than this there is no use in sleeping.
-const TICK: Duration = Duration::from_micros(500);
 /// Records whose fate is not known yet.
 const OUTSTANDING: usize = 100_000;
 /// How long to wait while the client has no room.
@@ -87,26 +86,16 @@ async fn publish(
     progress: &Progress,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let (start, start_us) = (Instant::now(), now_us());
+    let pace = Pace::begin(scenario);
     let mut stop = pin!(stop);
     for message in fleet {
-        let due = start + message.due;
-        if due > Instant::now() + TICK {
-            tokio::select! {
-                () = &mut stop => return Ok(()),
-                () = sleep_until(due) => {}
-            }
-        }
-        let lag = Instant::now().saturating_duration_since(due);
-        if lag > scenario.wire.max_lag.0 {
-            return Err(Error::Behind { lag_seconds: lag.as_secs_f64(), bound_seconds: scenario.wire.max_lag.0.as_secs_f64() });
-        }
+        let Some(lag) = pace.wait(message.due, &mut stop).await? else { return Ok(()) };
         if let Some(writer) = writer {
             writer.hash(&message);
         }
         progress.sent(&message.reading, lag);
-        let at = |after: Duration| start_us + after.as_micros() as i64;
-        let (due_us, sent_us) = (at(message.due), at(message.due + lag));
+        let due = pace.start + message.due;
+        let (due_us, sent_us) = (pace.at_us(message.due), pace.at_us(message.due + lag));
         let (sent, payload) = sent(message, &sender.truth, due_us, sent_us);
         sender.hand_over(&scenario.wire.kafka_topic, sent, due, &payload).await?;
     }

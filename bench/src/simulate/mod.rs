@@ -7,6 +7,8 @@
 //! connection.rs  one connection, and who serves it
 //! wire.rs        the client library, MQTT 5 and 3.1.1
 //! kafka.rs       brokers of Kafka
+//! http.rs        a source that is posted to
+//! pace.rs        when each message goes out
 //! file.rs        a file
 //! progress.rs    what happened so far: counts and percentiles
 //! ```
@@ -15,9 +17,11 @@
 
 mod connection;
 mod file;
+mod http;
 mod kafka;
 mod mqtt;
 mod options;
+mod pace;
 mod progress;
 mod wire;
 
@@ -50,6 +54,7 @@ pub async fn simulate(
     let sent = match scenario.wire.transport {
         Transport::Mqtt => mqtt::send(scenario, &mut fleet, &mut writer, sender, progress, stop).await,
         Transport::Kafka => kafka::send(scenario, &mut fleet, &mut writer, sender, progress, stop).await,
+        Transport::Http => http::send(scenario, &mut fleet, &mut writer, sender, progress, stop).await,
         Transport::File => tokio::task::block_in_place(|| file::send(scenario, &mut fleet, &mut writer, sender, progress, began_us)),
     };
     sent?;

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::connection::{Clock, Connection, Link, Parts};
+use super::pace::Pace;
 use super::wire::{Client, open};
 use super::{Progress, now_us};
 use crate::fleet::Fleet;
@@ -28,8 +29,6 @@ use crate::{Error, Result};
 const CONNECTED_WITHIN: Duration = Duration::from_secs(10);
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Closer to a moment than this there is no use in sleeping.
-const TICK: Duration = Duration::from_micros(500);
 
 pub(super) async fn send(
     scenario: &Scenario,
@@ -57,11 +56,11 @@ pub(super) async fn send(
         connections.iter().for_each(Connection::abort);
         return Err(error);
     }
-    let clock = Clock { start: Instant::now(), start_us: now_us() };
+    let pace = Pace::begin(scenario);
     progress.begin();
-    started.send_replace(Some(clock));
+    started.send_replace(Some(Clock { start: pace.start, start_us: pace.start_us }));
     let storms = scenario.wire.storm.map(|storm| tokio::spawn(storms(storm, connections.iter().map(|c| c.link.clone()).collect())));
-    let published = publish(scenario, fleet, writer, &connections, clock, stop).await;
+    let published = publish(fleet, writer, &connections, pace, stop).await;
     if let Some(storms) = storms {
         storms.abort();
     }
@@ -85,25 +84,16 @@ async fn all_connected(mut connected: watch::Receiver<usize>, count: usize) -> R
 
 /// Gives each message to its connection when it is due.
 async fn publish(
-    scenario: &Scenario,
     fleet: &mut Fleet,
     writer: &mut Option<TruthWriter>,
     connections: &[Connection],
-    clock: Clock,
+    pace: Pace,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let mut stop = pin!(stop);
     for message in fleet {
-        let due = clock.start + message.due;
-        if due > Instant::now() + TICK {
-            tokio::select! {
-                () = &mut stop => return Ok(()),
-                () = sleep_until(due) => {}
-            }
-        }
-        let lag = Instant::now().saturating_duration_since(due);
-        if lag > scenario.wire.max_lag.0 {
-            return Err(Error::Behind { lag_seconds: lag.as_secs_f64(), bound_seconds: scenario.wire.max_lag.0.as_secs_f64() });
+        if pace.wait(message.due, &mut stop).await?.is_none() {
+            return Ok(());
         }
         if let Some(writer) = writer {
             writer.hash(&message);

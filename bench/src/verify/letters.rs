@@ -34,7 +34,7 @@ impl<A: Ask> Referee<'_, A> {
     pub(super) async fn letters(&self) -> Result<Check> {
         // Of a file the topic is its path, of Kafka it has the partition.
         let columns = match self.scenario.wire.transport {
-            Transport::Mqtt => OF_MQTT,
+            Transport::Mqtt | Transport::Http => OF_MQTT,
             Transport::File | Transport::Kafka => OF_FILES,
         };
         let sql = format!(

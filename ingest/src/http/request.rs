@@ -23,12 +23,14 @@ impl Request {
     }
 }
 
-/// The messages of a body: one for a JSON document or bytes, else one a line; empty lines are none.
+/// The messages of a body: one for a JSON document, one for bytes even if there are none, else one a line; empty lines are none.
 #[must_use]
 pub fn messages(content_type: Option<&str>, body: &Bytes) -> Vec<Bytes> {
     let kind = content_type.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
-    if ["application/json", "application/octet-stream"].contains(&kind.as_str()) {
-        return if body.trim_ascii().is_empty() { vec![] } else { vec![body.clone()] };
+    match kind.as_str() {
+        "application/octet-stream" => return vec![body.clone()],
+        "application/json" if !body.trim_ascii().is_empty() => return vec![body.clone()],
+        _ => {}
     }
     let lines = body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     lines.filter(|line| !line.trim_ascii().is_empty()).map(|line| body.slice_ref(line)).collect()
@@ -77,5 +79,6 @@ mod tests {
         assert_eq!(of(Some("application/json; charset=utf-8"), "{\n\"a\":1}\n").len(), 1);
         assert_eq!(of(Some("application/x-ndjson"), " \n").len(), 0);
         assert_eq!(of(Some("application/json"), " \n").len(), 0);
+        assert_eq!(of(Some("application/octet-stream"), "").len(), 1);
     }
 }
