@@ -40,6 +40,12 @@ pub enum Command {
     Simulate(Box<bench::simulate::SimulateOptions>),
     /// Holds the tables of a pipeline against the truth of a simulation; exit code 1 when a row differs.
     Verify(VerifyArguments),
+    /// Looks after the files of a pipeline's tables.
+    Tiers {
+        /// What to do with them.
+        #[command(subcommand)]
+        what: TiersCommand,
+    },
     /// Prints the JSON Schema of a pipeline's file.
     Schema,
     /// Prints the version.
@@ -110,6 +116,67 @@ pub struct VerifyArguments {
     /// Print the verdict as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is done with the files of a pipeline's tables.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TiersCommand {
+    /// Reads every file that the records and the cold tables name, and counts that each row is in one tier; exit code 1 on damage.
+    /// It changes nothing and runs beside a running pipeline too.
+    Verify(TiersVerifyArguments),
+    /// Writes all sealed rows of a table as a fresh table of their own.
+    Export(TiersExportArguments),
+}
+
+/// Whose files they are.
+#[derive(Args, Clone, Debug)]
+pub struct WhoseArguments {
+    /// The pipeline's file.
+    #[arg(long, value_name = "FILE", group = "whose")]
+    pub config: Option<PathBuf>,
+    /// The data directory of a pipeline; `data` if both are left out.
+    #[arg(long, value_name = "DIR", group = "whose")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// What is verified.
+#[derive(Args, Clone, Debug)]
+pub struct TiersVerifyArguments {
+    /// Whose files.
+    #[command(flatten)]
+    pub whose: WhoseArguments,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is exported, and where to.
+#[derive(Args, Clone, Debug)]
+pub struct TiersExportArguments {
+    /// Whose files.
+    #[command(flatten)]
+    pub whose: WhoseArguments,
+    /// The table.
+    #[arg(long, value_name = "NAME")]
+    pub table: String,
+    /// A new or empty folder: a path or a `file:` URL.
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// What is made there.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Parquet)]
+    pub format: ExportFormat,
+    /// Rows for which this SQL condition is true; all if left out.
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+}
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Parquet files in one folder.
+    Parquet,
+    /// A Delta table.
+    Delta,
 }
 
 /// The form of an answer.

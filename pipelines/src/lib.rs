@@ -14,5 +14,6 @@ pub mod run;
 pub mod schema;
 pub mod simulate;
 pub mod spec;
+pub mod tiers;
 pub mod units;
 pub mod verify;

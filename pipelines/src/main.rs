@@ -1,13 +1,13 @@
 //! The binary `tidegate`. Exit codes: 0 done, 1 failure, 2 usage, 78 a mistake in the configuration (as in sysexits.h).
 
 use clap::Parser;
-use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments, VerifyArguments};
+use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments, TiersCommand, VerifyArguments, WhoseArguments};
 use pipelines::diagnose::Problems;
 use pipelines::plan::{Plan, TableKind};
-use pipelines::{demo, logs, run, schema, simulate, verify};
+use pipelines::{demo, logs, run, schema, simulate, tiers, verify};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Sql(arguments) => sql(&arguments),
         Command::Simulate(options) => run_simulation(&options),
         Command::Verify(arguments) => run_verification(&arguments),
+        Command::Tiers { what } => run_tiers(&what),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Version => print(concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n")),
     };
@@ -68,6 +69,30 @@ fn run_verification(arguments: &VerifyArguments) -> Result<(), Failure> {
     let verdict = verify::verify(plan, arguments).map_err(|e| Failure::Other(e.to_string()))?;
     print(&if arguments.json { format!("{:#}\n", json!(verdict)) } else { format!("{verdict}\n") })?;
     if verdict.is_right() { Ok(()) } else { Err(Failure::Other("the tables are not what the truth says".to_owned())) }
+}
+
+fn run_tiers(what: &TiersCommand) -> Result<(), Failure> {
+    logs::install("error").map_err(Failure::Other)?;
+    let failed = |e: flow::Error| Failure::Other(e.to_string());
+    match what {
+        TiersCommand::Verify(arguments) => {
+            let (plan, data_dir) = whose(&arguments.whose)?;
+            let report = tiers::verify(plan, &data_dir).map_err(failed)?;
+            print(&if arguments.json { format!("{:#}\n", json!(report)) } else { format!("{report}\n") })?;
+            if report.is_sound() { Ok(()) } else { Err(Failure::Other(format!("{} is damaged", data_dir.display()))) }
+        }
+        TiersCommand::Export(arguments) => {
+            let (plan, data_dir) = whose(&arguments.whose)?;
+            print(&tiers::export(plan, &data_dir, arguments).map_err(failed)?)
+        }
+    }
+}
+
+/// The plan where its file is given, and the data directory.
+fn whose(arguments: &WhoseArguments) -> Result<(Option<Plan>, PathBuf), Failure> {
+    let plan = arguments.config.as_deref().map(plan).transpose()?;
+    let data_dir = plan.as_ref().map(|plan| plan.data_dir.clone()).or_else(|| arguments.data_dir.clone());
+    Ok((plan, data_dir.unwrap_or_else(|| PathBuf::from("data"))))
 }
 
 fn sql(arguments: &SqlArguments) -> Result<(), Failure> {

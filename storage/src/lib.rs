@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod cold;
 pub mod durable;
 pub mod epoch;
+pub mod export;
 pub mod hot;
 pub mod mover;
 pub mod options;
@@ -14,6 +15,7 @@ pub mod panes;
 mod prune;
 pub mod state;
 pub mod table;
+pub mod verify;
 pub mod view;
 pub mod warm;
 

@@ -208,6 +208,16 @@ fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     stream.into_inner()
 }
 
+/// Reads every part of a state file that counts; an error names the first that is not what was written.
+pub(crate) fn check_file(disk: &dyn Disk, dir: &Path, file: &StateFile) -> Result<()> {
+    let path = dir.join(&file.file);
+    let held = disk.open(&path).and_then(|open| open.length()).map_err(EpochError::io("cannot open", &path))?;
+    if held != file.bytes {
+        return Err(EpochError::damaged(&path, held.min(file.bytes), format!("it should have {} bytes and has {held}", file.bytes)));
+    }
+    file.parts.iter().try_for_each(|part| read_part(disk, &path, part).map(|_| ()))
+}
+
 fn read_part(disk: &dyn Disk, path: &Path, part: &StatePart) -> Result<Vec<RecordBatch>> {
     let length = usize::try_from(part.bytes).expect("a part was in memory when it was written");
     let file = disk.open(path).map_err(EpochError::io("cannot open", path))?;

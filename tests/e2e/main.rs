@@ -16,6 +16,7 @@
 //! refused.rs    a second run on the same data directory
 //! revised.rs    windows that take readings after their close: one row each, provisional until it is final
 //! simulate.rs   simulated fleets with many faults, held against their truth by `verify`; and truths that were changed by one row
+//! tiers.rs      every file verified while rows move, exports, and damage that is found
 //! rules.rs      config/prometheus, checked by promtool
 //! real.rs       real data beside the repository, where it is there
 //! ```
@@ -39,4 +40,5 @@ mod revised;
 mod rules;
 mod simulate;
 mod stages;
+mod tiers;
 mod weather;

@@ -9,6 +9,7 @@ use gateway::query::{Engine, Limits, Tables};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use storage::cold::ColdTables;
 use storage::epoch::{EpochStore, LocalEpochs};
 use storage::view::Stored;
 
@@ -86,29 +87,30 @@ async fn read(plan: Option<Plan>, data_dir: &Path, sql: &str, format: gateway::f
 
 /// Who answers from the sealed records of a data directory that nobody owns.
 pub(crate) fn stopped(plan: &Plan, data_dir: &Path, limits: Limits) -> Result<Engine> {
-    let epochs = LocalEpochs::new(data_dir, &plan.name);
-    let cold = build::cold_tables(plan)?;
-    let (mut lanes, mut positions) = (vec![], vec![]);
-    for name in epochs.lanes()? {
-        if let Some(newest) = epochs.newest(&name)? {
-            let lane = Lane(name.as_str().into());
-            cold.add_lane(lane.clone(), newest.header.chain.clone());
-            positions.push((name, newest.whole.positions.clone()));
-            lanes.push((lane, newest.header.number, newest.whole));
-        }
-    }
+    let (stored, cold) = sealed(plan, data_dir)?;
+    let positions: Vec<_> = stored.lanes.iter().map(|(lane, _, whole)| (lane.0.to_string(), whole.positions.clone())).collect();
     let missing = ingest::journal::unread(&Folders::of(data_dir).journal, &positions)?;
     if missing > 0 {
         note(&format!("tidegate: {missing} journaled readings are not in this answer; the next run takes them\n"));
     }
-    let tables = Tables {
-        specs: build::specs(plan),
-        views: Arc::new(Stored { lanes }),
-        cold: Some(Arc::new(cold)),
-        warm: Folders::of(data_dir).warm,
-    };
+    let tables =
+        Tables { specs: build::specs(plan), views: Arc::new(stored), cold: Some(Arc::new(cold)), warm: Folders::of(data_dir).warm };
     let engine = Engine::new(tables, limits).map_err(|e| Error::stop("query", e))?;
     Ok(engine.with_functions(processors::functions::register))
+}
+
+/// The lanes as their newest records say, and the cold tables, which know of these lanes.
+pub(crate) fn sealed(plan: &Plan, data_dir: &Path) -> Result<(Stored, ColdTables)> {
+    let epochs = LocalEpochs::new(data_dir, &plan.name);
+    let (cold, mut stored) = (build::cold_tables(plan)?, Stored::default());
+    for name in epochs.lanes()? {
+        if let Some(newest) = epochs.newest(&name)? {
+            let lane = Lane(name.into());
+            cold.add_lane(lane.clone(), newest.header.chain.clone());
+            stored.lanes.push((lane, newest.header.number, newest.whole));
+        }
+    }
+    Ok((stored, cold))
 }
 
 /// The plan that the last run kept in the data directory.

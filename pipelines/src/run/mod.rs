@@ -6,7 +6,7 @@
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
 
 pub(crate) mod ask;
-mod build;
+pub(crate) mod build;
 mod clock;
 mod close;
 mod columns;

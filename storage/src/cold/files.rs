@@ -173,7 +173,7 @@ fn verify(cold: &Cold, file: &MoveFile) -> Result<()> {
 }
 
 /// The layout: zstd 3, row groups of 128 Ki rows, deltas for whole numbers and times, a bloom filter on the key.
-fn properties(schema: &Schema, key: &[String]) -> WriterProperties {
+pub(crate) fn properties(schema: &Schema, key: &[String]) -> WriterProperties {
     let level = ZstdLevel::try_new(3).expect("zstd has a level 3");
     let order = key.iter().map(String::as_str).chain([EVENT_TIME]).filter_map(|c| schema.index_of(c).ok());
     let sorting = order.map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: true }).collect();

@@ -11,6 +11,7 @@
 //! Not here yet: object stores other than local disk, optimize and vacuum, retention.
 
 mod files;
+mod named;
 mod seam;
 mod store;
 mod sweep;
@@ -18,7 +19,9 @@ mod table;
 mod types;
 mod views;
 
+pub(crate) use files::properties;
 pub use files::{MoveFile, write_files};
+pub use named::NamedFile;
 pub use seam::{ColdTable, ColdVersion};
 pub use store::DurableFs;
 pub use sweep::{is_abandoned, move_name};

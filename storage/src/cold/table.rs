@@ -38,7 +38,7 @@ pub struct Cold {
 /// One version of a cold table: everything a view needs comes from the same one.
 #[derive(Clone)]
 pub struct Snapshot {
-    table: DeltaTable,
+    pub(super) table: DeltaTable,
 }
 
 impl Cold {

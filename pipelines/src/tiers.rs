@@ -1,0 +1,127 @@
+//! `tidegate tiers`: looks after the files of a pipeline's tables, of a stopped data directory or beside the instance that owns it.
+//!
+//! Beside an instance both commands see what is sealed at one instant. Rows of the open epoch are in no file yet and belong to the next.
+
+use crate::cli::{ExportFormat, TiersExportArguments};
+use crate::plan::Plan;
+use crate::run::ask::{kept, running, sealed};
+use crate::run::build::{self, Folders};
+use flow::{Error, Remedy, Result};
+use std::path::{Path, PathBuf};
+use storage::epoch::LocalEpochs;
+use storage::export::{Exported, Form, export as export_rows, rows};
+use storage::verify::{Report, Subject};
+use storage::view::View;
+use storage::warm::segment_path;
+use tempfile::TempDir;
+use url::Url;
+use world::World;
+
+/// How often an export begins again because the owner let segments go meanwhile.
+const TRIES: usize = 5;
+
+/// Reads every file, and counts. Damage is in the report.
+pub fn verify(plan: Option<Plan>, data_dir: &Path) -> Result<Report> {
+    let plan = plan.map_or_else(|| kept(data_dir), Ok)?;
+    let (specs, cold, folders) = (build::specs(&plan), build::cold_tables(&plan)?, Folders::of(data_dir));
+    let epochs = LocalEpochs::new(data_dir, &plan.name);
+    let subject = Subject {
+        pipeline: &plan.name,
+        epochs: &epochs,
+        warm: &folders.warm,
+        state: &folders.state,
+        outbox: &folders.outbox,
+        specs: &specs,
+        cold: &cold,
+    };
+    runtime()?.block_on(storage::verify::verify(subject))
+}
+
+/// Writes the rows of a table as a fresh one; the text says how many.
+pub fn export(plan: Option<Plan>, data_dir: &Path, arguments: &TiersExportArguments) -> Result<String> {
+    let plan = plan.map_or_else(|| kept(data_dir), Ok)?;
+    let to = target(&arguments.to)?;
+    let made = runtime()?.block_on(write(&plan, data_dir, arguments, &to))?;
+    let Exported { files, rows, bytes } = made;
+    Ok(format!("{rows} rows of {} in {files} files of {bytes} bytes: {}\n", arguments.table, to.display()))
+}
+
+async fn write(plan: &Plan, data_dir: &Path, arguments: &TiersExportArguments, to: &Path) -> Result<Exported> {
+    let specs = build::specs(plan);
+    let spec = specs.iter().find(|spec| spec.name == arguments.table);
+    let spec = spec.ok_or_else(|| {
+        let names: Vec<_> = specs.iter().map(|s| s.name.as_str()).collect();
+        Error::new(Remedy::Stop, format!("there is no table {}; there are {}", arguments.table, names.join(", ")))
+    })?;
+    // The links hold what the owner may delete meanwhile, until all is written.
+    let (view, _links) = held_view(plan, data_dir, &spec.name).await?;
+    let rows = rows(spec, view, arguments.condition.as_deref(), processors::functions::register).await?;
+    let form = match arguments.format {
+        ExportFormat::Parquet => Form::Parquet,
+        ExportFormat::Delta => Form::Delta,
+    };
+    export_rows(rows, spec, form, to, World::real().now().0 / 1_000).await
+}
+
+/// A view of what is sealed. Where an instance is at work, its segments have a second name each, so that none goes while it is read.
+async fn held_view(plan: &Plan, data_dir: &Path, table: &str) -> Result<(View, Option<TempDir>)> {
+    let warm = Folders::of(data_dir).warm;
+    let is_running = running(data_dir).await.is_some();
+    let mut tries = 1;
+    loop {
+        let (stored, cold) = sealed(plan, data_dir)?;
+        let mut view = View::take(warm.clone(), &stored, Some(&cold), &[table]).await?;
+        if !is_running {
+            return Ok((view, None));
+        }
+        match link(&view, data_dir, table) {
+            Ok(links) => {
+                view.warm = links.path().to_path_buf();
+                return Ok((view, Some(links)));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && tries < TRIES => tries += 1,
+            Err(e) => return Err(Error::stop(format!("linking segments of {table} in {}", data_dir.display()), e)),
+        }
+    }
+}
+
+fn link(view: &View, data_dir: &Path, table: &str) -> std::io::Result<TempDir> {
+    let links = tempfile::Builder::new().prefix("export-").tempdir_in(data_dir)?;
+    std::fs::create_dir(links.path().join(table))?;
+    for lane in &view.lanes {
+        for segment in lane.segments(table, view.moved(table, &lane.lane)) {
+            let (from, to) = (segment_path(&view.warm, table, &segment.file), segment_path(links.path(), table, &segment.file));
+            std::fs::hard_link(from, to)?;
+        }
+    }
+    Ok(links)
+}
+
+/// The folder of a path or a `file:` URL.
+fn target(to: &str) -> Result<PathBuf> {
+    match Url::parse(to) {
+        Ok(url) if url.scheme() == "file" => {
+            url.to_file_path().map_err(|()| Error::new(Remedy::Stop, format!("{to} is no path of this machine")))
+        }
+        Ok(url) if to.contains("://") => {
+            Err(Error::new(Remedy::Stop, format!("an export goes to a path or a file: URL, not to {}:", url.scheme())))
+        }
+        _ => Ok(PathBuf::from(to)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Error::stop("starting threads", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_path_or_a_file_url() {
+        assert_eq!(target("out/t").unwrap(), PathBuf::from("out/t"));
+        assert_eq!(target("file:///tmp/t").unwrap(), PathBuf::from("/tmp/t"));
+        assert!(target("s3://bucket/t").unwrap_err().to_string().contains("not to s3:"));
+    }
+}
