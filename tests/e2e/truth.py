@@ -4,6 +4,7 @@
     truth.py over_time FILE    prints the expected aggregates over time of a weather.csv, by day
     truth.py flights FOLDER    flights.csv; prints the expected daily windows of each aircraft
     truth.py delta TABLE COLUMN   prints rows and sum of a column, read by deltalake and by DuckDB
+    truth.py readers TABLE     prints, for each reader of a cold table of readings, its name and what the whole of it sums up to
     truth.py real FILE METRIC...  prints the expected windows of a truth file in the form of our SQL
     truth.py csv FILE          prints a CSV file that may be packed
 
@@ -98,6 +99,42 @@ def delta(path, column):
     print(f"duckdb,{read[0]},{read[1]!r}")
 
 
+def readers(path):
+    """Rows, sum of seq, devices, first and last event time in microseconds, sum of temperature."""
+    import datafusion
+    import polars
+    import pyarrow.compute as pc
+    from deltalake import DeltaTable, QueryBuilder
+
+    table = DeltaTable(path)
+
+    def told(reader, *numbers):
+        print(",".join([reader, *(repr(n) if isinstance(n, float) else str(n) for n in numbers)]))
+
+    files = table.file_uris()
+    select = "SELECT count(*), sum(seq)::BIGINT, count(DISTINCT device_id), epoch_us(min(event_time)), epoch_us(max(event_time)), sum(temperature)"
+    told("duckdb", *duckdb.sql(f"{select} FROM read_parquet({files!r})").fetchall()[0])
+
+    c = polars.col
+    whole = polars.scan_delta(path).select(
+        polars.len().alias("n"), c("seq").sum(), c("device_id").n_unique(), c("event_time").min().dt.epoch("us").alias("first"),
+        c("event_time").max().dt.epoch("us").alias("last"), c("temperature").sum())
+    told("polars", *whole.collect().row(0))
+
+    arrow = table.to_pyarrow_table()
+    times = pc.min_max(arrow["event_time"].cast("int64")).as_py()
+    told("pyarrow", arrow.num_rows, pc.sum(arrow["seq"]).as_py(), pc.count_distinct(arrow["device_id"]).as_py(), times["min"], times["max"],
+         pc.sum(arrow["temperature"]).as_py())
+
+    sql = """SELECT count(*) AS n, CAST(sum(seq) AS BIGINT) AS seqs, count(DISTINCT device_id) AS devices,
+        CAST(min(event_time) AS BIGINT) AS first, CAST(max(event_time) AS BIGINT) AS last, sum(temperature) AS total FROM readings"""
+    answer = QueryBuilder().register("readings", table).execute(sql).read_all()
+    told("deltalake", *(column[0].as_py() for column in answer.columns))
+    context = datafusion.SessionContext()
+    context.register_table("readings", table)
+    told("datafusion", *context.sql(sql).to_pandas().iloc[0].tolist())
+
+
 def real(path, metrics):
     columns = "device_id, metric, window_start * 1000 AS start, window_end * 1000 AS \"end\", \"count\" AS n, \"min\", \"max\", \"avg\", stddev_samp, stddev_pop"
     show(duckdb.sql(f"SELECT {columns} FROM read_csv('{path}') WHERE metric IN ({', '.join(repr(m) for m in metrics)}) ORDER BY ALL"))
@@ -111,6 +148,8 @@ def main():
         over_time(*arguments)
     elif command == "delta":
         delta(*arguments)
+    elif command == "readers":
+        readers(*arguments)
     elif command == "csv":
         show(duckdb.sql(f"SELECT * FROM read_csv('{arguments[0]}')"))
     elif command == "real":

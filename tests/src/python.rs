@@ -24,6 +24,14 @@ pub fn python(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("truth.py prints UTF-8")
 }
 
+/// Runs Python in a folder and returns what it prints. Panics with its error output when it fails.
+pub fn python_in(folder: &Path, code: &str) -> String {
+    let output = Command::new(environment().join("bin/python")).current_dir(folder).args(["-c", code]).output();
+    let output = output.unwrap_or_else(|error| panic!("python: {error} (tests/setup/install.sh makes it)"));
+    assert!(output.status.success(), "{code}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it prints UTF-8")
+}
+
 fn environment() -> PathBuf {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = || set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
