@@ -126,6 +126,9 @@ pub enum TiersCommand {
     Verify(TiersVerifyArguments),
     /// Writes all sealed rows of a table as a fresh table of their own.
     Export(TiersExportArguments),
+    /// Gives damaged segments up, on a stopped pipeline: their files go to `<data_dir>/quarantine`, their rows are counted, and what else is
+    /// marked moves on.
+    Quarantine(TiersQuarantineArguments),
 }
 
 /// Whose files they are.
@@ -168,6 +171,20 @@ pub struct TiersExportArguments {
     /// Rows for which this SQL condition is true; all if left out.
     #[arg(long = "where", value_name = "SQL")]
     pub condition: Option<String>,
+}
+
+/// What is given up.
+#[derive(Args, Clone, Debug)]
+pub struct TiersQuarantineArguments {
+    /// Whose files.
+    #[command(flatten)]
+    pub whose: WhoseArguments,
+    /// The table.
+    #[arg(long, value_name = "NAME")]
+    pub table: String,
+    /// A damaged segment, as `tidegate tiers verify` names it; may be given again.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub file: Vec<PathBuf>,
 }
 
 /// The form of an export.

@@ -85,6 +85,10 @@ fn run_tiers(what: &TiersCommand) -> Result<(), Failure> {
             let (plan, data_dir) = whose(&arguments.whose)?;
             print(&tiers::export(plan, &data_dir, arguments).map_err(failed)?)
         }
+        TiersCommand::Quarantine(arguments) => {
+            let (plan, data_dir) = whose(&arguments.whose)?;
+            print(&tiers::quarantine(plan, &data_dir, arguments).map_err(failed)?)
+        }
     }
 }
 

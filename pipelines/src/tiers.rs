@@ -2,39 +2,80 @@
 //!
 //! Beside an instance both commands see what is sealed at one instant. Rows of the open epoch are in no file yet and belong to the next.
 
-use crate::cli::{ExportFormat, TiersExportArguments};
+use crate::cli::{ExportFormat, TiersExportArguments, TiersQuarantineArguments};
 use crate::plan::Plan;
 use crate::run::ask::{kept, running, sealed};
 use crate::run::build::{self, Folders};
+use crate::run::instance::OWNER;
 use flow::{Error, Remedy, Result};
+use ingest::lock::DirectoryLock;
 use std::path::{Path, PathBuf};
+use storage::TableSpec;
+use storage::cold::ColdTables;
 use storage::epoch::LocalEpochs;
 use storage::export::{Exported, Form, export as export_rows, rows};
+use storage::quarantine::{Aside, Sealer, set_aside};
 use storage::verify::{Report, Subject};
 use storage::view::View;
 use storage::warm::segment_path;
 use tempfile::TempDir;
 use url::Url;
-use world::World;
+use world::{LocalDisk, World};
 
 /// How often an export begins again because the owner let segments go meanwhile.
 const TRIES: usize = 5;
 
+/// The parts of a pipeline that its files are read by.
+struct Parts {
+    name: String,
+    epochs: LocalEpochs,
+    folders: Folders,
+    specs: Vec<TableSpec>,
+    cold: ColdTables,
+}
+
+impl Parts {
+    fn of(plan: Option<Plan>, data_dir: &Path) -> Result<Self> {
+        let plan = plan.map_or_else(|| kept(data_dir), Ok)?;
+        let (specs, cold) = (build::specs(&plan), build::cold_tables(&plan)?);
+        Ok(Self { epochs: LocalEpochs::new(data_dir, &plan.name), folders: Folders::of(data_dir), specs, cold, name: plan.name })
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            pipeline: &self.name,
+            epochs: &self.epochs,
+            warm: &self.folders.warm,
+            state: &self.folders.state,
+            outbox: &self.folders.outbox,
+            specs: &self.specs,
+            cold: &self.cold,
+        }
+    }
+}
+
 /// Reads every file, and counts. Damage is in the report.
 pub fn verify(plan: Option<Plan>, data_dir: &Path) -> Result<Report> {
-    let plan = plan.map_or_else(|| kept(data_dir), Ok)?;
-    let (specs, cold, folders) = (build::specs(&plan), build::cold_tables(&plan)?, Folders::of(data_dir));
-    let epochs = LocalEpochs::new(data_dir, &plan.name);
-    let subject = Subject {
-        pipeline: &plan.name,
-        epochs: &epochs,
-        warm: &folders.warm,
-        state: &folders.state,
-        outbox: &folders.outbox,
-        specs: &specs,
-        cold: &cold,
-    };
-    runtime()?.block_on(storage::verify::verify(subject))
+    let parts = Parts::of(plan, data_dir)?;
+    runtime()?.block_on(storage::verify::verify(parts.subject()))
+}
+
+/// Gives damaged segments up; a line for each. The data directory is ours meanwhile.
+pub fn quarantine(plan: Option<Plan>, data_dir: &Path, arguments: &TiersQuarantineArguments) -> Result<String> {
+    let parts = Parts::of(plan, data_dir)?;
+    let _lock = DirectoryLock::take(&LocalDisk, data_dir)?;
+    let by = Sealer { incarnation: rand::random(), owner: OWNER };
+    let (runtime, mut lines) = (runtime()?, String::new());
+    for file in &arguments.file {
+        let name = file.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| Error::new(Remedy::Stop, format!("{} names no segment", file.display())))?;
+        let aside = runtime.block_on(set_aside(parts.subject(), data_dir, &arguments.table, name, by));
+        // What was given up before is told also where the next one cannot be.
+        let Aside { lane, segment, to } = aside.map_err(|e| Error { context: format!("{lines}{}", e.context), ..e })?;
+        let kept = to.map_or_else(|| "the file was missing".to_owned(), |to| format!("the file is now {}", to.display()));
+        lines += &format!("{} rows of {} in lane {lane} are given up: {name}; {kept}\n", segment.rows, arguments.table);
+    }
+    Ok(lines)
 }
 
 /// Writes the rows of a table as a fresh one; the text says how many.

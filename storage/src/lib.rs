@@ -13,6 +13,7 @@ pub mod options;
 pub mod outbox;
 pub mod panes;
 mod prune;
+pub mod quarantine;
 pub mod state;
 pub mod table;
 pub mod verify;

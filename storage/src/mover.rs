@@ -67,6 +67,20 @@ pub struct Moved {
     pub rows: u64,
     /// Bytes of the files that this pass added.
     pub bytes: u64,
+    /// What keeps the moves of its lanes waiting.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A segment that does not hold what was written. Nobody else has its rows, so the move of its lane waits until it is whole again, or until
+/// a person gives it up (`crate::quarantine`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// The lane.
+    pub lane: String,
+    /// The segment.
+    pub segment: Segment,
+    /// What is wrong with it.
+    pub what: String,
 }
 
 impl Mover {
@@ -79,11 +93,18 @@ impl Mover {
             return Ok(moved);
         }
         reach(Point::MoveBegun);
-        open.iter().flat_map(|m| &m.segments).try_for_each(|segment| check_segment(&*self.disk, &self.warm, segment))?;
+        let open = self.leave_out_damaged(open, &mut moved);
+        if open.is_empty() {
+            return Ok(moved);
+        }
         reach(Point::MoveChecked);
         let segments: Vec<PathBuf> = open.iter().flat_map(|m| &m.segments).map(|s| self.warm.join(&s.file)).collect();
         let expected: u64 = open.iter().flat_map(|m| &m.segments).map(|s| s.rows).sum();
-        let files = self.cold.write(&segments, &self.key, &self.name(open[0]), now_ms).await?;
+        let files = match segments.is_empty() {
+            // All that was marked was given up by a person.
+            true => vec![],
+            false => self.cold.write(&segments, &self.key, &self.name(open[0]), now_ms).await?,
+        };
         let written: u64 = files.iter().map(|f| f.rows).sum();
         if written != expected {
             self.cold.discard(&files);
@@ -122,6 +143,21 @@ impl Mover {
         Ok((moved, open))
     }
 
+    /// The marks whose segments are all whole: one transaction stands for all segments of a mark. Lanes do not wait for one another.
+    fn leave_out_damaged<'m>(&self, open: Vec<&'m Marked>, moved: &mut Moved) -> Vec<&'m Marked> {
+        let is_whole = |mark: &&Marked| {
+            let before = moved.damaged.len();
+            for segment in &mark.segments {
+                if let Err(error) = check_segment(&*self.disk, &self.warm, segment) {
+                    let (lane, segment) = (mark.lane.clone(), segment.clone());
+                    moved.damaged.push(Damaged { lane, segment, what: error.to_string() });
+                }
+            }
+            moved.damaged.len() == before
+        };
+        open.into_iter().filter(is_whole).collect()
+    }
+
     /// After a commit that failed or whose outcome is unknown: the log decides. Where it does not hold the commit yet, that may still
     /// come, so its files stay; they go only when another commit has taken its place.
     async fn settle(&self, open: &[&Marked], files: &[MoveFile], on: u64, error: Error) -> Result<()> {
@@ -147,5 +183,44 @@ impl Mover {
     fn name(&self, first: &Marked) -> String {
         let pass = self.passes.fetch_add(1, Ordering::Relaxed);
         format!("{}-{pass}", move_name(self.incarnation, &first.lane, first.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cold::Cold;
+    use crate::testing::{readings, spec};
+    use crate::warm::write_segment;
+
+    #[tokio::test]
+    async fn a_damaged_segment_keeps_its_own_lane_waiting_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let cold = Cold::new(folder.path().join("cold").to_str().unwrap(), "t", spec().schema).unwrap();
+        let mover = Mover {
+            pipeline: "p".into(),
+            table: "t".into(),
+            key: spec().key,
+            cold: Arc::new(cold.clone()),
+            disk: world::local_disk(),
+            warm: folder.path().to_owned(),
+            incarnation: 1,
+            passes: 0.into(),
+        };
+        let mark = |lane: &str| {
+            let rows = readings(&[(lane, 1, 1.0)]);
+            let segment = write_segment(&world::LocalDisk, folder.path(), &format!("{lane}.parquet"), &spec(), 1, &[rows]).unwrap();
+            Marked { lane: lane.into(), chain: "c".into(), number: 1, segments: vec![segment.unwrap()] }
+        };
+        let marks = [mark("a"), mark("b")];
+        let whole = std::fs::read(folder.path().join("a.parquet")).unwrap();
+        std::fs::write(folder.path().join("a.parquet"), &whole[1..]).unwrap();
+        let moved = mover.pass(&marks, 0).await.unwrap();
+        assert_eq!((moved.rows, moved.lanes), (1, [("b".to_owned(), 1)].into()));
+        assert_eq!(moved.damaged.iter().map(|d| (d.lane.as_str(), &d.segment)).collect::<Vec<_>>(), [("a", &marks[0].segments[0])]);
+        // Back from a backup.
+        std::fs::write(folder.path().join("a.parquet"), whole).unwrap();
+        let moved = mover.pass(&marks, 0).await.unwrap();
+        assert!(moved.rows == 1 && moved.lanes.len() == 2 && moved.damaged.is_empty(), "{moved:?}");
     }
 }

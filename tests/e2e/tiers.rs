@@ -125,4 +125,43 @@ fn the_tiers_are_sound_at_every_look_while_rows_move_and_damage_is_found_afterwa
         std::fs::write(&path, whole).expect("writable");
     }
     assert_eq!(verify_tiers(&tidegate).0, Some(0));
+    a_damaged_segment_is_given_up(&tidegate, unnamed, rows);
+}
+
+/// Its file is kept aside, its rows are counted as removed, and the pipeline goes on.
+fn a_damaged_segment_is_given_up(tidegate: &Tidegate, unnamed: &[Value], rows: u64) {
+    let is_named = |path: &PathBuf| !unnamed.iter().any(|told| told["file"].as_str().is_some_and(|f| f.ends_with(name(path))));
+    let path = files(tidegate, "data/warm/readings", ".parquet").into_iter().find(is_named).expect("there is a segment");
+    let give_up = || tidegate.call(&["tiers", "quarantine", "--config", "pipeline.toml", "--table", "readings", "--file", name(&path)]);
+    assert_eq!(give_up().status.code(), Some(1), "a whole segment is not given up");
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let half = bytes.len() / 2;
+    bytes[half] ^= 1;
+    std::fs::write(&path, bytes).expect("writable");
+    let (code, report) = verify_tiers(tidegate);
+    assert!(code == Some(1) && report["damage"][0]["part"] == "warm", "{report:#}");
+
+    let running = tidegate.start(&[]);
+    until("the data directory has an owner", Duration::from_secs(60), || running.log().contains("ready"));
+    let refused = give_up();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("lock"), "{}", String::from_utf8_lossy(&refused.stderr));
+    until("the damage is told", Duration::from_secs(60), || running.log().contains("a segment is damaged"));
+    until("the damage is counted", Duration::from_secs(30), || {
+        running
+            .metrics()
+            .lines()
+            .any(|line| line.starts_with("tidegate_damaged_segments") && line.contains("readings") && line.ends_with(" 1"))
+    });
+    running.stop();
+
+    assert!(give_up().status.success());
+    let (code, report) = verify_tiers(tidegate);
+    let removed = count(&report, "readings")["removed"].as_u64().expect("a number");
+    assert!(code == Some(0) && removed > 0, "{report:#}");
+    assert!(PathBuf::from(tidegate.path("data/quarantine/readings")).join(name(&path)).exists());
+    tidegate.run(&["--until-idle", "2s"]);
+    assert_eq!(tidegate.count("SELECT count(*) FROM readings"), rows - removed);
+    let (code, report) = verify_tiers(tidegate);
+    assert!(code == Some(0) && count(&report, "readings")["warm"] == 0, "{report:#}");
 }

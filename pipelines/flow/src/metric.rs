@@ -129,6 +129,10 @@ metrics! {
     TierRows Gauge Count "tier_rows",
     /// Bytes by tier and table.
     TierBytes Gauge Bytes "tier_bytes",
+    /// Damaged segments that keep moves waiting, by table.
+    DamagedSegments Gauge Count "damaged_segments",
+    /// Rows of damaged segments that a person gave up, by table.
+    Quarantined Counter Count "quarantined_readings_total",
     /// Moves from warm to cold, by outcome.
     Moves Counter Count "moves_total",
     /// Merges of small segments into greater ones, by outcome.

@@ -46,7 +46,7 @@ use world::{LocalDisk, World};
 /// How long a stop may take; past it the process leaves unsealed, and the log is read again.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// How other processes know this one.
-const OWNER: &str = "local";
+pub(crate) const OWNER: &str = "local";
 /// How often the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -20,7 +20,7 @@ mod flood;
 mod graph;
 mod handles;
 mod http;
-mod instance;
+pub(crate) mod instance;
 mod kafka;
 mod lane;
 mod lookups;

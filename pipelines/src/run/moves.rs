@@ -3,13 +3,13 @@
 use crate::plan::Plan;
 use crate::run::driver::Command;
 use crate::run::handles::Handles;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::cold::ColdTable;
-use storage::mover::{Marked, Mover};
+use storage::mover::{Damaged, Marked, Mover};
 use storage::view::Views;
 use tokio_util::sync::CancellationToken;
 use world::{Point, World, reach};
@@ -24,6 +24,19 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 pub(crate) struct MoveCounts {
     pub(crate) committed: AtomicU64,
     pub(crate) failed: AtomicU64,
+    /// Damaged segments that moves have met, by table, as of the last pass.
+    pub(crate) damaged: Mutex<BTreeMap<String, u64>>,
+}
+
+impl MoveCounts {
+    fn set_damaged(&self, table: &str, segments: u64) {
+        self.damaged.lock().expect("nothing panics while it holds the counts").insert(table.to_owned(), segments);
+    }
+
+    /// Damaged segments of a table that its last pass met.
+    pub(crate) fn damaged(&self, table: &str) -> u64 {
+        self.damaged.lock().expect("nothing panics while it holds the counts").get(table).copied().unwrap_or(0)
+    }
 }
 
 /// Everything the moves of a pipeline need.
@@ -46,6 +59,8 @@ pub(crate) struct MovingTable {
     wait: Duration,
     /// What crashed moves of earlier processes left has been taken away.
     swept: bool,
+    /// Damaged segments that were told.
+    told: BTreeSet<String>,
 }
 
 /// The tables of a plan that have a cold tier.
@@ -69,7 +84,7 @@ pub(crate) fn moving(
             incarnation,
             passes: AtomicU64::new(0),
         };
-        Some(MovingTable { number, mover, every: options.commit_every, last: None, wait: BACKOFF.0, swept: false })
+        Some(MovingTable { number, mover, every: options.commit_every, last: None, wait: BACKOFF.0, swept: false, told: BTreeSet::new() })
     };
     plan.tables.iter().enumerate().filter_map(moving).collect()
 }
@@ -86,6 +101,28 @@ impl MovingTable {
             Ok(files) => tracing::info!(table = mover.table, files, "removed files of moves that an earlier process left"),
             Err(error) => tracing::warn!(table = mover.table, %error, "files of moves that an earlier process left stay"),
         }
+    }
+}
+
+impl MovingTable {
+    /// Tells each damaged segment once, with all that a person needs to decide.
+    fn tell(&mut self, damaged: &[Damaged]) {
+        for Damaged { lane, segment, what } in damaged {
+            if !self.told.insert(segment.file.clone()) {
+                continue;
+            }
+            tracing::error!(
+                table = self.mover.table,
+                lane,
+                file = segment.file,
+                rows = segment.rows,
+                min_time_us = segment.min_time,
+                max_time_us = segment.max_time,
+                what,
+                "a segment is damaged: the move of its lane waits until the file is whole again, or is given up with `tidegate tiers quarantine`"
+            );
+        }
+        self.told.retain(|file| damaged.iter().any(|d| d.segment.file == *file));
     }
 }
 
@@ -127,7 +164,17 @@ impl Moves {
         table.last = Some(self.world.elapsed());
         match table.mover.pass(&marks, self.world.now().0 / 1_000).await {
             Ok(moved) => {
-                table.wait = BACKOFF.0;
+                table.tell(&moved.damaged);
+                self.counts.set_damaged(&table.mover.table, moved.damaged.len() as u64);
+                if moved.damaged.is_empty() {
+                    table.wait = BACKOFF.0;
+                } else {
+                    self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    table.wait = (table.wait * 2).min(BACKOFF.1);
+                }
+                if moved.lanes.is_empty() {
+                    return;
+                }
                 self.counts.committed.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(table = table.mover.table, rows = moved.rows, bytes = moved.bytes, "moved to cold");
                 table.sweep(&moved.lanes).await;

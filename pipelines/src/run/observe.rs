@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use storage::quarantine::quarantined_word;
 use storage::view::{Live, Views};
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +66,10 @@ impl Observer {
         for table in &self.plan.tables {
             counter!(Metric::Stored.name(), "table" => table.name.clone()).absolute(sum(format!("table.{}.stored", table.name)));
             counter!(Metric::Expired.name(), "table" => table.name.clone()).absolute(sum(format!("table.{}.expired", table.name)));
+        }
+        for table in &self.plan.tables {
+            counter!(Metric::Quarantined.name(), "table" => table.name.clone()).absolute(sum(quarantined_word(&table.name)));
+            gauge!(Metric::DamagedSegments.name(), "table" => table.name.clone()).set(self.moves.damaged(&table.name) as f64);
         }
         for reason in Reason::ALL {
             counter!(Metric::DeadLetters.name(), "reason" => reason.as_str()).absolute(sum(dead_word(reason)));
@@ -152,7 +157,7 @@ impl Observer {
                 }
                 // Sealed rows that no segment holds any more have moved on, or are past their age.
                 let count = |word: &str| lane.whole.counters.get(&format!("table.{}.{word}", table.name)).copied().unwrap_or(0);
-                let stored = count("stored").saturating_sub(count("expired"));
+                let stored = count("stored").saturating_sub(count("expired") + count("quarantined"));
                 let held: u64 = lane.whole.tables.get(&table.name).map_or(0, |t| t.segments.iter().map(|s| s.rows).sum());
                 cold += stored.saturating_sub(held);
             }

@@ -114,4 +114,4 @@ fn disk() -> Arc<dyn world::Disk> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

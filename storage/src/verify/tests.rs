@@ -15,19 +15,19 @@ use world::LocalDisk;
 const DAY: i64 = 86_400_000_000;
 
 /// A pipeline `p` with one lane: a segment that moved to cold, one that is marked for the next move, one that is warm, state and an outbox.
-struct Data {
-    folder: TempDir,
-    epochs: LocalEpochs,
-    cold: Cold,
+pub(crate) struct Data {
+    pub(crate) folder: TempDir,
+    pub(crate) epochs: LocalEpochs,
+    pub(crate) cold: Cold,
     chain: Chain,
 }
 
 impl Data {
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let epochs = LocalEpochs::new(folder.path(), "p");
         let cold = Cold::new(folder.path().join("cold").to_str().unwrap(), "t", spec().schema).unwrap();
@@ -69,23 +69,23 @@ impl Data {
         [("x".to_owned(), ExitChange { watermark: 0, added: Some(added), taken: None })].into()
     }
 
-    fn change(&self, stored: u64, table: TableChange) -> Change {
+    pub(crate) fn change(&self, stored: u64, table: TableChange) -> Change {
         Change { counters: [("table.t.stored".to_owned(), stored)].into(), tables: [("t".to_owned(), table)].into(), ..Change::default() }
     }
 
-    fn mark(&mut self, number: u64, segment: i64) {
+    pub(crate) fn mark(&mut self, number: u64, segment: i64) {
         let files = vec![format!("l-1-{segment}-0.parquet")];
         self.seal(self.change(6, TableChange { marked: Some(Mark { number, files }), ..TableChange::default() }));
     }
 
-    fn seal(&mut self, change: Change) {
+    pub(crate) fn seal(&mut self, change: Change) {
         let record = self.chain.next(change).unwrap().clone();
         self.epochs.seal(&record).unwrap();
         self.chain.sealed();
     }
 
     /// Brings what is marked into the cold table; the lane does not hear of it.
-    async fn move_on(&self) {
+    pub(crate) async fn move_on(&self) {
         let mover = Mover {
             pipeline: "p".into(),
             table: "t".into(),
@@ -96,28 +96,34 @@ impl Data {
             incarnation: 1,
             passes: 0.into(),
         };
-        let marks = Marked::of("l", &self.chain.header().chain, self.chain.whole(), "t").unwrap();
+        let newest = self.epochs.newest("l").unwrap().unwrap();
+        let marks = Marked::of("l", &newest.header.chain, &newest.whole, "t").unwrap();
         mover.pass(&[marks], 0).await.unwrap();
     }
 
-    async fn verify(&self) -> Report {
+    /// Calls with what a pipeline's files are read by.
+    pub(crate) async fn with<T>(&self, call: impl AsyncFnOnce(Subject<'_>) -> T) -> T {
         let specs = [spec()];
         let cold = ColdTables::new("p", [("t".to_owned(), self.cold.clone())].into());
         let [warm, state, outbox] = ["warm", "state", "outbox"].map(|name| self.path(name));
         let subject =
             Subject { pipeline: "p", epochs: &self.epochs, warm: &warm, state: &state, outbox: &outbox, specs: &specs, cold: &cold };
-        verify(subject).await.unwrap()
+        call(subject).await
+    }
+
+    pub(crate) async fn verify(&self) -> Report {
+        self.with(async |subject| verify(subject).await.unwrap()).await
     }
 
     /// The only file with this end below a folder.
-    fn one(&self, folder: &str, end: &str) -> PathBuf {
+    pub(crate) fn one(&self, folder: &str, end: &str) -> PathBuf {
         let pattern = format!("{}/**/*{end}", self.path(folder).display());
         let mut found: Vec<PathBuf> = glob::glob(&pattern).unwrap().map(Result::unwrap).collect();
         assert_eq!(found.len(), 1, "{pattern}: {found:?}");
         found.remove(0)
     }
 
-    fn flip(&self, path: &Path, byte: usize) {
+    pub(crate) fn flip(&self, path: &Path, byte: usize) {
         let mut bytes = std::fs::read(path).unwrap();
         bytes[byte] ^= 0xff;
         std::fs::write(path, bytes).unwrap();
