@@ -15,6 +15,7 @@ pub mod panes;
 mod prune;
 pub mod quarantine;
 pub mod state;
+pub mod system;
 pub mod table;
 pub mod verify;
 pub mod view;
