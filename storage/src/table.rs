@@ -110,14 +110,21 @@ impl OneTable {
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let name = &self.spec.name;
         let segments: Vec<&Segment> = self.view.lanes.iter().flat_map(|l| l.segments(name, self.view.moved(name, &l.lane))).collect();
-        let segments = self.prune(state, filters, segments, |s| extent(s))?;
+        let mut segments = self.prune(state, filters, segments, |s| extent(s))?;
+        // Whoever wants the newest rows finds them first, and then leaves out the files that have none as new (TopK's dynamic filter).
+        segments.sort_by_key(|s| std::cmp::Reverse(s.max_time));
         if segments.is_empty() {
             return Ok(None);
         }
         let each: Vec<Statistics> = segments.iter().map(|s| self.statistics_of(s)).collect();
         let total = Statistics::try_merge_iter(&each, &self.spec.schema)?;
-        let files = segments.iter().map(|s| self.file(s)).collect::<Result<Vec<_>>>()?;
-        let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+        let mut groups = vec![(0, FileGroup::default()); state.config().target_partitions().min(segments.len())];
+        for segment in &segments {
+            let least = groups.iter_mut().min_by_key(|(bytes, _)| *bytes).expect("there is at least one segment");
+            least.0 += segment.bytes;
+            least.1.push(self.file(segment)?);
+        }
+        let groups = groups.into_iter().map(|(_, group)| group).collect();
         let parquet = TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
         // A segment never changes under its name, so its footer is read once.
         let (runtime, url) = (state.runtime_env(), ObjectStoreUrl::local_filesystem());
@@ -429,6 +436,20 @@ mod tests {
         let view = view(dir.path(), &[vec![(0, 1, 0), (0, 2, 0)], vec![(1, 3, 0)]], 0, 0, &vec![(0, 9, 0)]);
         std::fs::remove_dir_all(dir.path().join("t")).unwrap();
         assert!(ask(&session(&view), "SELECT count(*) FROM t").await.contains("| 4 "));
+    }
+
+    #[tokio::test]
+    async fn the_newest_rows_are_found_without_the_older_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = [vec![(0, 1, 0), (0, 2, 0)], vec![(1, 11, 0), (2, 12, 0)], vec![(0, 21, 0), (3, 22, 1)]];
+        let view = view(dir.path(), &old, 0, 0, &vec![(0, 23, 0)]);
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        register(&session, &[spec()], &view).unwrap();
+        for gone in ["0", "1"] {
+            std::fs::remove_file(segment_path(&view.warm, "t", &format!("{gone}.parquet"))).unwrap();
+        }
+        let newest = ask(&session, "SELECT device, v FROM t ORDER BY event_time DESC LIMIT 2").await;
+        assert!(newest.contains("| a      | 0.0 |\n| d      | 1.0 |"), "{newest}");
     }
 
     #[tokio::test]
