@@ -10,13 +10,14 @@
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make bench-durability  what fsync and epochs of 1 s cost against neither, and how long acks take; ARGS="--messages 400000"
 # make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
+# make bench-bytes  bytes a reading, in segments and in cold files, by column; ARGS="--decimals"
 # make audit     advisories, bans, licences and sources of the dependencies
 
 target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-durability bench-operators audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-durability bench-operators bench-bytes audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -75,6 +76,10 @@ bench-durability:
 bench-operators:
 	@echo "bench-operators: a cold release build takes about 25 minutes on two cores"
 	cargo bench --package bench --bench operators -- $(ARGS)
+
+bench-bytes:
+	@echo "bench-bytes: a cold release build takes about 25 minutes on two cores"
+	cargo bench --package bench --bench bytes -- $(ARGS)
 
 audit: setup
 	cargo deny check bans licenses sources

@@ -8,7 +8,8 @@
 //! Everything here speaks to Tidegate as a stranger would: over MQTT, through files, by SQL, by starting the binary as a process. The
 //! room never links `pipelines`, so a measurement contains nothing but what a user would run, and the referee repeats no mistake of ours.
 //!
-//! `benches/operators` is the exception: it calls the operators as a lane does, to see what they cost without all around them.
+//! Two benches are the exception: `benches/operators` calls the operators as a lane does, to see what they cost without all around them, and
+//! `benches/bytes` the writers of segments and cold files, to see what a reading takes on disk.
 //!
 //! Absent by intent: no knowledge of the journal, the records or the tiers, but for the cold table, which is a plain Delta table.
 

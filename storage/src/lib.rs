@@ -5,6 +5,7 @@
 pub mod catalog;
 pub mod cold;
 pub mod durable;
+mod encoding;
 pub mod epoch;
 pub mod export;
 pub mod hot;

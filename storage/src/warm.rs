@@ -14,6 +14,7 @@ mod tests;
 pub use input::check_segment;
 pub use merge::Merge;
 
+use crate::encoding::encoded;
 use crate::epoch::Segment;
 use crate::options::TableSpec;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
@@ -21,15 +22,18 @@ use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use flow::{EVENT_TIME, Error, Result};
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
 use std::path::{Path, PathBuf};
 use world::Disk;
 
 use output::Output;
 
+/// How hard zstd tries in an epoch's segment: a lane waits for it, and it is merged soon.
+const EPOCH_LEVEL: i32 = 1;
+/// The same in a run of merged segments, which stays until its rows are cold: 5 % less than level 1.
+const RUN_LEVEL: i32 = 3;
 /// Rows of a row group: small enough to skip, large enough to compress.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
@@ -55,7 +59,7 @@ pub fn write_segment(
     if rows.num_rows() == 0 {
         return Ok(None);
     }
-    let mut output = Output::begin(disk, dir, name, spec)?;
+    let mut output = Output::begin(disk, dir, name, spec, EPOCH_LEVEL)?;
     output.write(&sorted(&rows, &spec.key).map_err(failed)?)?;
     output.finish(epoch).map(Some)
 }
@@ -95,20 +99,14 @@ fn key_ends(rows: &RecordBatch, spec: &TableSpec) -> Result<Option<(String, Stri
     Ok(Some((text.value(0).to_owned(), text.value(1).to_owned())))
 }
 
-/// Zstd 1; deltas for times and integers (7.5 bytes a reading in our measurements), dictionaries for the rest.
-fn properties(spec: &TableSpec) -> Result<WriterProperties, parquet::errors::ParquetError> {
+/// Zstd of this level, and the encodings of all tiers.
+fn properties(spec: &TableSpec, level: i32) -> Result<WriterProperties, parquet::errors::ParquetError> {
     let place =
         |name: &str| spec.schema.index_of(name).ok().map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: true });
     let sorting = spec.key.iter().map(String::as_str).chain([EVENT_TIME]).filter_map(place).collect();
-    let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+    let builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(level)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_sorting_columns(Some(sorting));
-    for field in spec.schema.fields() {
-        if matches!(field.data_type(), DataType::Timestamp(..)) || field.data_type().is_integer() {
-            let path = ColumnPath::from(field.name().as_str());
-            builder = builder.set_column_dictionary_enabled(path.clone(), false).set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-        }
-    }
-    Ok(builder.build())
+    Ok(encoded(&spec.schema, builder).build())
 }

@@ -2,6 +2,7 @@
 
 use super::store::sync_directories;
 use super::table::{Cold, DAY};
+use crate::encoding::encoded;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::partition;
 use arrow::datatypes::{Date32Type, Schema, SchemaRef, TimestampMicrosecondType};
@@ -13,7 +14,7 @@ use flow::{EVENT_TIME, Error, Result};
 use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -181,16 +182,8 @@ pub(crate) fn properties(schema: &Schema, key: &[String]) -> WriterProperties {
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_sorting_columns(Some(sorting));
-    for field in schema.fields() {
-        let path = ColumnPath::from(field.name().as_str());
-        if field.data_type().is_integer() || field.data_type().is_temporal() {
-            properties = properties
-                .set_column_dictionary_enabled(path.clone(), false)
-                .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
-        }
-        if key.first().is_some_and(|k| k == field.name()) {
-            properties = properties.set_column_bloom_filter_enabled(path, true);
-        }
+    if let Some(key) = key.first() {
+        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(key.as_str()), true);
     }
-    properties.build()
+    encoded(schema, properties).build()
 }

@@ -1,5 +1,6 @@
 //! Compaction: segments of one table merged into sorted runs, row group by row group, so that memory does not grow with the rows.
 
+use super::RUN_LEVEL;
 use super::input::read;
 use super::output::Output;
 use super::policy::Due;
@@ -107,7 +108,7 @@ impl Merge<'_> {
                     continue;
                 }
                 if run.is_none() {
-                    *run = Some(Output::begin(self.disk, dir, name, self.spec)?);
+                    *run = Some(Output::begin(self.disk, dir, name, self.spec, RUN_LEVEL)?);
                 }
                 run.as_mut().expect("begun above").write(&part)?;
             }

@@ -26,11 +26,11 @@ pub(super) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Begins `<dir>/<name>`.
-    pub(super) fn begin(disk: &'a dyn Disk, dir: &Path, name: &str, spec: &'a TableSpec) -> Result<Self> {
+    /// Begins `<dir>/<name>`; `level` is zstd's.
+    pub(super) fn begin(disk: &'a dyn Disk, dir: &Path, name: &str, spec: &'a TableSpec, level: i32) -> Result<Self> {
         let file = NewFile::create(disk, &dir.join(name)).map_err(|e| failed(name, e.into()))?;
         let out = BufWriter::with_capacity(PIECE, Hashed { file, digest: Xxh3::new(), bytes: 0 });
-        let properties = properties(spec).map_err(|e| failed(name, e))?;
+        let properties = properties(spec, level).map_err(|e| failed(name, e))?;
         let writer = ArrowWriter::try_new(out, spec.schema.clone(), Some(properties)).map_err(|e| failed(name, e))?;
         let segment = Segment {
             file: name.to_owned(),
