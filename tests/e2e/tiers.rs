@@ -135,6 +135,10 @@ fn a_damaged_segment_is_given_up(tidegate: &Tidegate, unnamed: &[Value], rows: u
     let give_up = || tidegate.call(&["tiers", "quarantine", "--config", "pipeline.toml", "--table", "readings", "--file", name(&path)]);
     assert_eq!(give_up().status.code(), Some(1), "a whole segment is not given up");
     let mut bytes = std::fs::read(&path).expect("readable");
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writable");
+    let failed = tidegate.try_sql("SELECT sum(temperature) FROM readings");
+    let told = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(!failed.status.success() && told.contains("tidegate tiers verify"), "{told}");
     let half = bytes.len() / 2;
     bytes[half] ^= 1;
     std::fs::write(&path, bytes).expect("writable");

@@ -5,6 +5,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -150,6 +151,9 @@ impl Engine {
         let began = Instant::now();
         let answer = self.answer(sql).await;
         metrics::histogram!(Metric::Query.name()).record(began.elapsed().as_secs_f64());
+        if let Err(QueryError::Failed(error)) = &answer {
+            tracing::error!(error, "a query failed");
+        }
         if let Err(error) = &answer {
             metrics::counter!(Metric::QueriesRejected.name(), "reason" => error.reason()).increment(1);
         }
@@ -237,8 +241,20 @@ fn planning(error: DataFusionError) -> QueryError {
     }
 }
 
+/// Whether a file could not be read as what it should be: the statement is not to blame.
+fn is_unreadable(root: &DataFusionError) -> bool {
+    match root {
+        DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => true,
+        DataFusionError::ArrowError(error, _) => matches!(**error, ArrowError::ParquetError(_)),
+        _ => false,
+    }
+}
+
 fn running(error: DataFusionError) -> QueryError {
     match error.find_root() {
+        root if is_unreadable(root) => {
+            QueryError::Failed(format!("{}; `tidegate tiers verify` says which files are damaged or gone", error.strip_backtrace()))
+        }
         DataFusionError::ResourcesExhausted(_) => QueryError::Memory(error.strip_backtrace()),
         DataFusionError::ArrowError(..) | DataFusionError::Execution(_) | DataFusionError::Plan(_) => {
             QueryError::Refused(error.strip_backtrace())

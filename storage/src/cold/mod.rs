@@ -25,5 +25,5 @@ pub use named::NamedFile;
 pub use seam::{ColdTable, ColdVersion};
 pub use store::DurableFs;
 pub use sweep::{is_abandoned, move_name};
-pub use table::{Cold, Snapshot, transaction};
+pub use table::{Cold, Snapshot, dropped, transaction};
 pub use views::ColdTables;

@@ -28,6 +28,13 @@ pub fn transaction(pipeline: &str, table: &str, lane: &str, chain: &str) -> Stri
     format!("tidegate/{pipeline}/{table}/{lane}/{chain}")
 }
 
+/// The application id under which a table's log counts rows that went for good with their days: its version is how many, since the table's
+/// beginning. Whoever drops files raises it in the same commit, so that counts explain every row.
+#[must_use]
+pub fn dropped(pipeline: &str, table: &str) -> String {
+    format!("tidegate/{pipeline}/{table}/dropped")
+}
+
 /// A cold table on local disk.
 #[derive(Clone, Debug)]
 pub struct Cold {

@@ -2,7 +2,7 @@
 
 use super::report::{Part, Report};
 use super::{Fault, Subject};
-use crate::cold::{Snapshot, transaction};
+use crate::cold::{Snapshot, dropped, transaction};
 use crate::epoch::{EpochError, EpochStore, Whole};
 use flow::Result;
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub(super) struct LaneNow {
 pub(super) struct ColdNow {
     pub(super) snapshot: Snapshot,
     pub(super) moved: BTreeMap<String, u64>,
+    /// Rows that went for good with their days.
+    pub(super) dropped: u64,
 }
 
 /// What is verified: lanes first, cold tables after them.
@@ -84,7 +86,8 @@ impl Instant {
                 let app = transaction(subject.pipeline, table, &lane.name, &lane.chain);
                 moved.insert(lane.name.clone(), snapshot.transaction(&app).await?);
             }
-            Ok::<_, flow::Error>(Some(ColdNow { snapshot, moved }))
+            let dropped = snapshot.transaction(&dropped(subject.pipeline, table)).await?;
+            Ok::<_, flow::Error>(Some(ColdNow { snapshot, moved, dropped }))
         };
         match read.await {
             Ok(Some(now)) => {

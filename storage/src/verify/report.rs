@@ -174,8 +174,8 @@ impl fmt::Display for Report {
         self.damage.iter().try_for_each(|damage| write!(out, "\n{damage}"))?;
         match self.damage.len() {
             0 => write!(out, "\nsound: every file is whole, and each row is in one tier"),
-            1 => write!(out, "\n1 damage"),
-            n => write!(out, "\n{n} damages"),
+            1 => write!(out, "\none thing is wrong"),
+            n => write!(out, "\n{n} things are wrong"),
         }
     }
 }

@@ -225,3 +225,13 @@ async fn rows_that_a_person_gave_up_are_no_longer_missed() {
     let report = data.verify().await;
     assert!(report.is_sound() && report.tables[0].removed == 2, "{report}");
 }
+
+#[tokio::test]
+async fn rows_that_went_with_their_day_are_no_longer_missed() {
+    let mut data = Data::new().await;
+    let snapshot = data.cold.snapshot_or_create().await.unwrap();
+    data.cold.commit(&snapshot, &[], &[(crate::cold::dropped("p", "t"), 3)].into()).await.unwrap();
+    data.seal(data.change(9, TableChange::default()));
+    let report = data.verify().await;
+    assert!(report.is_sound() && report.tables[0].removed == 3, "{report}");
+}
