@@ -100,7 +100,7 @@ def delta(path, column):
 
 
 def readers(path):
-    """Rows, sum of seq, devices, first and last event time in microseconds, sum of temperature."""
+    """Rows, sum of seq, devices, first and last event time in microseconds, sums of exact (a decimal) and of temperature."""
     import datafusion
     import polars
     import pyarrow.compute as pc
@@ -112,22 +112,23 @@ def readers(path):
         print(",".join([reader, *(repr(n) if isinstance(n, float) else str(n) for n in numbers)]))
 
     files = table.file_uris()
-    select = "SELECT count(*), sum(seq)::BIGINT, count(DISTINCT device_id), epoch_us(min(event_time)), epoch_us(max(event_time)), sum(temperature)"
+    select = "SELECT count(*), sum(seq)::BIGINT, count(DISTINCT device_id), epoch_us(min(event_time)), epoch_us(max(event_time)), sum(exact)::DOUBLE, sum(temperature)"
     told("duckdb", *duckdb.sql(f"{select} FROM read_parquet({files!r})").fetchall()[0])
 
     c = polars.col
     whole = polars.scan_delta(path).select(
         polars.len().alias("n"), c("seq").sum(), c("device_id").n_unique(), c("event_time").min().dt.epoch("us").alias("first"),
-        c("event_time").max().dt.epoch("us").alias("last"), c("temperature").sum())
+        c("event_time").max().dt.epoch("us").alias("last"), c("exact").sum().cast(polars.Float64), c("temperature").sum())
     told("polars", *whole.collect().row(0))
 
     arrow = table.to_pyarrow_table()
     times = pc.min_max(arrow["event_time"].cast("int64")).as_py()
     told("pyarrow", arrow.num_rows, pc.sum(arrow["seq"]).as_py(), pc.count_distinct(arrow["device_id"]).as_py(), times["min"], times["max"],
-         pc.sum(arrow["temperature"]).as_py())
+         float(pc.sum(arrow["exact"]).as_py()), pc.sum(arrow["temperature"]).as_py())
 
     sql = """SELECT count(*) AS n, CAST(sum(seq) AS BIGINT) AS seqs, count(DISTINCT device_id) AS devices,
-        CAST(min(event_time) AS BIGINT) AS first, CAST(max(event_time) AS BIGINT) AS last, sum(temperature) AS total FROM readings"""
+        CAST(min(event_time) AS BIGINT) AS first, CAST(max(event_time) AS BIGINT) AS last, CAST(sum(exact) AS DOUBLE) AS exact,
+        sum(temperature) AS total FROM readings"""
     answer = QueryBuilder().register("readings", table).execute(sql).read_all()
     told("deltalake", *(column[0].as_py() for column in answer.columns))
     context = datafusion.SessionContext()
