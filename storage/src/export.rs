@@ -3,9 +3,9 @@
 //! Everything is written into a folder beside the target and gets its name at the end, so that nobody ever sees a part of it. Rows are
 //! sorted by (day, key, event time) with bounded memory, a file is of one day in a Delta table, and each file's footer is read again.
 
-use crate::cold::{Cold, MoveFile};
+use crate::cold::{Cold, Edit, MoveFile};
 use crate::durable::create_dir_all;
-use crate::options::TableSpec;
+use crate::options::{ColdOptions, TableSpec};
 use crate::view::View;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::partition;
@@ -21,7 +21,6 @@ use futures::StreamExt;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,7 +76,8 @@ pub async fn export(rows: DataFrame, spec: &TableSpec, form: Form, to: &Path, no
     create_dir_all(&LocalDisk, above).map_err(|e| Error::stop(format!("making {}", above.display()), e))?;
     let aside = tempfile::Builder::new().prefix(".tidegate-export-").tempdir_in(above);
     let aside = aside.map_err(|e| Error::stop(format!("making a folder in {}", above.display()), e))?;
-    let cold = Cold::new(&aside.path().to_string_lossy(), &spec.name, spec.schema.clone());
+    let options = ColdOptions::at(aside.path().to_string_lossy().into_owned());
+    let cold = Cold::new(&options, &spec.name, spec.schema.clone());
     let root = aside.path().join(&spec.name);
     create_dir_all(&LocalDisk, &root).map_err(|e| Error::stop(format!("making {}", root.display()), e))?;
     let types = match form {
@@ -97,7 +97,7 @@ pub async fn export(rows: DataFrame, spec: &TableSpec, form: Form, to: &Path, no
     if form == Form::Delta {
         let cold = cold?;
         let snapshot = cold.snapshot_or_create().await?;
-        cold.commit(&snapshot, &files.done, &BTreeMap::new()).await?;
+        cold.commit(&snapshot, &Edit { added: std::mem::take(&mut files.done), now_ms, ..Edit::default() }).await?;
     }
     give_name(&root, &to, above).map_err(|e| Error::stop(format!("giving the export its name {}", to.display()), e))?;
     Ok(made)
@@ -255,7 +255,7 @@ mod tests {
             let refused = export(rows(&context).await, &spec(), form, &to, 0).await.unwrap_err();
             assert!(refused.to_string().contains("not empty"), "{refused}");
         }
-        let cold = Cold::new(folder.path().to_str().unwrap(), "Delta", spec().schema).unwrap();
+        let cold = Cold::new(&ColdOptions::at(folder.path().to_str().unwrap().into()), "Delta", spec().schema).unwrap();
         let mut named = cold.snapshot().await.unwrap().unwrap().named().unwrap();
         named.sort_by_key(|f| f.day);
         assert_eq!(named.iter().map(|f| (f.rows, f.day)).collect::<Vec<_>>(), [(Some(2), Some(0)), (Some(2), Some(1))]);

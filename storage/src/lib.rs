@@ -18,6 +18,7 @@ pub mod quarantine;
 pub mod state;
 pub mod system;
 pub mod table;
+pub mod upkeep;
 pub mod verify;
 pub mod view;
 pub mod warm;

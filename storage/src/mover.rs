@@ -4,7 +4,7 @@
 //! anyone sees, and the same marks are tried again; after it the move only goes forward: the lanes are told, and their next records let
 //! the segments go. Nothing is remembered elsewhere: after a crash the marks and the log's transactions say what is left to do.
 
-use crate::cold::{ColdTable, ColdVersion, MoveFile, move_name, transaction};
+use crate::cold::{ColdTable, ColdVersion, Edit, MoveFile, move_name, transaction};
 use crate::epoch::{Segment, Whole};
 use crate::warm::check_segment;
 use flow::{Error, Remedy, Result};
@@ -107,19 +107,20 @@ impl Mover {
         };
         let written: u64 = files.iter().map(|f| f.rows).sum();
         if written != expected {
-            self.cold.discard(&files);
+            self.cold.discard(&files).await;
             return Err(Error::new(Remedy::Retry, format!("table {}: {written} rows written for {expected} in the segments", self.table)));
         }
         reach(Point::MoveWritten);
         let transactions: BTreeMap<_, _> = open.iter().map(|m| (self.app(m), m.number)).collect();
         let snapshot = if planted(Bug::CommitOnAnotherSnapshot) { self.cold.newest().await? } else { snapshot };
-        if let Err(error) = snapshot.commit(&files, &transactions).await {
-            self.settle(&open, &files, snapshot.number(), error).await?;
+        let edit = Edit { added: files, transactions, now_ms, ..Edit::default() };
+        if let Err(error) = snapshot.commit(&edit).await {
+            self.settle(&open, &edit.added, snapshot.number(), error).await?;
         }
         reach(Point::MoveCommitted);
         moved.lanes.extend(open.iter().map(|m| (m.lane.clone(), m.number)));
         moved.rows = written;
-        moved.bytes = files.iter().map(|f| f.bytes).sum();
+        moved.bytes = edit.added.iter().map(|f| f.bytes).sum();
         Ok(moved)
     }
 
@@ -168,7 +169,7 @@ impl Mover {
         for mark in open {
             if newest.moved(&self.app(mark)).await? < mark.number {
                 if newest.number() > on || planted(Bug::FilesOfUnknownCommitDeleted) {
-                    self.cold.discard(files);
+                    self.cold.discard(files).await;
                 }
                 return Err(error);
             }
@@ -189,14 +190,13 @@ impl Mover {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cold::Cold;
     use crate::testing::{readings, spec};
     use crate::warm::write_segment;
 
     #[tokio::test]
     async fn a_damaged_segment_keeps_its_own_lane_waiting_and_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let cold = Cold::new(folder.path().join("cold").to_str().unwrap(), "t", spec().schema).unwrap();
+        let cold = crate::testing::cold(&folder.path().join("cold"));
         let mover = Mover {
             pipeline: "p".into(),
             table: "t".into(),

@@ -104,22 +104,60 @@ impl WarmOptions {
 pub struct ColdOptions {
     /// A path, or a URL of an object store; the table lies in `<url>/<table>`.
     pub url: String,
-    /// Days older than this are dropped.
-    #[serde(with = "time", default = "five_years")]
-    #[schemars(with = "String")]
-    pub age: Duration,
-    /// At most one commit in this time.
+    /// Days older than this are dropped, one a minute at most. Left out: never.
+    #[serde(with = "time::maybe", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub age: Option<Duration>,
+    /// At most one move, and one commit of upkeep, in this time.
     #[serde(with = "time", default = "five_minutes")]
     #[schemars(with = "String")]
     pub commit_every: Duration,
+    /// Small files of days that are over are rewritten into files of up to about this size.
+    #[serde(with = "size", default = "quarter_gib")]
+    #[schemars(with = "String")]
+    pub file_size: u64,
+    /// Files that were rewritten or dropped are deleted after this time: whoever reads an older version of the table finds them until then.
+    #[serde(with = "time", default = "week")]
+    #[schemars(with = "String")]
+    pub keep_removed: Duration,
 }
 
-fn five_years() -> Duration {
-    Duration::from_secs(5 * 365 * 86_400)
+impl ColdOptions {
+    /// A table below this address, with the defaults of everything else.
+    #[must_use]
+    pub fn at(url: String) -> Self {
+        Self { url, age: None, commit_every: five_minutes(), file_size: quarter_gib(), keep_removed: week() }
+    }
+
+    /// The object store that the table is in: scheme and bucket.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        let Some((scheme, rest)) = self.url.split_once("://").filter(|(scheme, _)| *scheme != "file") else { return "file:" };
+        let host = rest.split('/').next().unwrap_or_default();
+        &self.url[..scheme.len() + "://".len() + host.len()]
+    }
+
+    /// Nothing when removed files outlive every query, which may take `query_time`; else what is wrong.
+    pub fn check(&self, query_time: Duration) -> Result<(), String> {
+        (self.keep_removed > 2 * query_time).then_some(()).ok_or_else(|| {
+            let [kept, query] = [self.keep_removed, query_time].map(humantime::format_duration);
+            format!("cold.keep_removed is {kept}; a query may take {query} (limits.query_time) and needs its files: keep them longer than twice that")
+        })
+    }
 }
 
 fn five_minutes() -> Duration {
     Duration::from_secs(300)
+}
+
+/// Large enough that a query opens few files, small enough that a rewrite is done in seconds.
+fn quarter_gib() -> u64 {
+    256 << 20
+}
+
+/// As Delta's own default: readers elsewhere count on it.
+fn week() -> Duration {
+    Duration::from_secs(7 * 86_400)
 }
 
 /// Durations as words with units, `"15m"`.

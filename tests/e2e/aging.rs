@@ -1,4 +1,4 @@
-//! Rows age from memory to small files, to compacted ones, to the cold table, while somebody asks for the same closed range of time again
+//! Rows age from memory to small files, to compacted ones, to the cold table and its rewritten files, while somebody asks for the same closed range of time again
 //! and again: every answer is the same, over kill -9 too.
 
 use std::time::Duration;
@@ -28,8 +28,8 @@ hot = { age = "500ms" }
 warm = { partition = "2s", fan_in = 2 }
 "#;
 
-/// 2026-01-01T00:00:00Z, in milliseconds.
-const START: i64 = 1_767_225_600_000;
+/// Four seconds before 2026-01-01T00:00:00Z, in milliseconds: the closed range ends a day, whose small cold files are rewritten.
+const START: i64 = 1_767_225_596_000;
 const DEVICES: i64 = 8;
 /// Readings before this one are in the closed range.
 const CLOSED: i64 = 400;
@@ -78,11 +78,15 @@ fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
     let hot = "SELECT count(*) FROM tiers.kept WHERE _tier = 'hot'";
     until("everything is in files", Duration::from_secs(60), || tidegate.count(hot) == 0);
 
-    let (mut answers, mut compacted, mut kills) = (0, 0, 0);
+    let (mut answers, mut compacted, mut rewritten, mut kills) = (0, 0, 0, 0);
     let cold = format!("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold' AND n < {CLOSED}");
     let mut to = CLOSED;
-    while tidegate.count(&cold) < CLOSED as u64 || compacted < 6 || kills < 3 {
-        assert!(to < CLOSED + 60 * 100, "rows are not cold after {to} readings: {compacted} compactions, {kills} kills\n{}", running.log());
+    while tidegate.count(&cold) < CLOSED as u64 || compacted < 6 || rewritten < 1 || kills < 3 {
+        assert!(
+            to < CLOSED + 60 * 100,
+            "rows are not cold after {to} readings: {compacted} compactions, {rewritten} rewrites, {kills} kills\n{}",
+            running.log()
+        );
         to += 100;
         send(to);
         for table in ["readings", "kept"] {
@@ -95,6 +99,7 @@ fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
         }
         if answers % 14 == 0 {
             compacted += metric(&running, "compactions_total", "done");
+            rewritten += metric(&running, "cold_upkeep_total", "rewrite");
             running.kill();
             assert_eq!(rows(&tidegate.sql(&question("readings"))), [constant()], "asked of the files alone");
             kills += 1;

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use flow::{Error, Lane, Result};
+use flow::{Error, EventTime, Lane, Result};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use storage::cold::{ColdTable, ColdVersion, MoveFile, is_abandoned, transaction};
+use storage::cold::{ColdFile, ColdTable, ColdVersion, Edit, MoveFile, RemovedFile, is_abandoned, transaction};
 use storage::durable::{create_dir_all, write_new};
 use storage::view::{ColdView, ColdViews};
 use world::{Disk, World};
@@ -43,7 +44,29 @@ pub(crate) struct SimVersion {
     table: SimCold,
     number: u64,
     moved: BTreeMap<String, u64>,
-    files: Vec<String>,
+    files: Vec<Named>,
+    /// Files that were let go of, and when.
+    removed: Vec<(String, i64)>,
+}
+
+/// A file as the log names it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Named {
+    path: String,
+    rows: u64,
+    bytes: u64,
+    /// The greatest event time.
+    max_time: i64,
+}
+
+/// An entry of the log.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    number: u64,
+    transactions: BTreeMap<String, u64>,
+    added: Vec<Named>,
+    removed: Vec<String>,
+    now_ms: i64,
 }
 
 impl SimCold {
@@ -68,7 +91,7 @@ impl SimCold {
 
     /// The newest version, as far as the log is seen.
     pub(crate) fn read(&self, disk: &dyn Disk) -> io::Result<SimVersion> {
-        let mut version = SimVersion { table: self.clone(), number: 0, moved: BTreeMap::new(), files: vec![] };
+        let mut version = SimVersion { table: self.clone(), number: 0, moved: BTreeMap::new(), files: vec![], removed: vec![] };
         let mut names: Vec<PathBuf> = match disk.list(&self.log()) {
             Ok(entries) => entries.into_iter().map(|e| e.path).filter(|p| p.extension().is_some_and(|e| e == "json")).collect(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(version),
@@ -76,16 +99,40 @@ impl SimCold {
         };
         names.sort();
         for name in names {
-            let entry: (u64, BTreeMap<String, u64>, Vec<String>) =
-                serde_json::from_slice(&steady(disk, &name)?).map_err(io::Error::other)?;
-            if entry.0 != version.number + 1 {
-                return Err(io::Error::other(format!("version {} follows {}", entry.0, version.number)));
+            let entry: Entry = serde_json::from_slice(&steady(disk, &name)?).map_err(io::Error::other)?;
+            if entry.number != version.number + 1 {
+                return Err(io::Error::other(format!("version {} follows {}", entry.number, version.number)));
             }
-            version.number = entry.0;
-            version.moved.extend(entry.1);
-            version.files.extend(entry.2);
+            version.number = entry.number;
+            version.moved.extend(entry.transactions);
+            version.files.retain(|file| !entry.removed.contains(&file.path));
+            version.files.extend(entry.added);
+            version.removed.extend(entry.removed.into_iter().map(|path| (path, entry.now_ms)));
         }
         Ok(version)
+    }
+}
+
+impl SimCold {
+    /// Writes the rows of files as one file.
+    async fn put(&self, from: Vec<PathBuf>, name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+        self.trouble("a put").await?;
+        let failed = |e| Error::retry("writing a file of the cold table", e);
+        let mut batches = vec![];
+        for path in &from {
+            let bytes = steady(&*self.world.disk, path).map_err(failed)?;
+            batches.extend(decode(bytes).map_err(failed)?);
+        }
+        let rows: u64 = batches.iter().map(|b| b.num_rows() as u64).sum();
+        let times = batches.iter().filter_map(storage::warm::time_range);
+        let (min_time, max_time) = times.fold((i64::MAX, i64::MIN), |all, one| (all.0.min(one.0), all.1.max(one.1)));
+        let mut bytes = vec![];
+        let mut writer = ArrowWriter::try_new(&mut bytes, batches[0].schema(), None).map_err(|e| failed(io::Error::other(e)))?;
+        batches.iter().try_for_each(|b| writer.write(b)).map_err(|e| failed(io::Error::other(e)))?;
+        writer.close().map_err(|e| failed(io::Error::other(e)))?;
+        let path = format!("{name}-0.parquet");
+        write_new(&*self.world.disk, &self.root.join(&path), &bytes).map_err(failed)?;
+        Ok(vec![MoveFile { path, day: String::new(), rows, bytes: bytes.len() as u64, min_time, max_time, written_ms: now_ms }])
     }
 }
 
@@ -101,38 +148,49 @@ impl ColdTable for SimCold {
     }
 
     async fn write(&self, segments: &[PathBuf], _: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
-        self.trouble("a put").await?;
-        let failed = |e| Error::retry("writing a file of a move", e);
-        let mut batches = vec![];
-        for segment in segments {
-            let bytes = steady(&*self.world.disk, segment).map_err(failed)?;
-            batches.extend(decode(bytes).map_err(failed)?);
-        }
-        let rows: u64 = batches.iter().map(|b| b.num_rows() as u64).sum();
-        let mut bytes = vec![];
-        let mut writer = ArrowWriter::try_new(&mut bytes, batches[0].schema(), None).map_err(|e| failed(io::Error::other(e)))?;
-        batches.iter().try_for_each(|b| writer.write(b)).map_err(|e| failed(io::Error::other(e)))?;
-        writer.close().map_err(|e| failed(io::Error::other(e)))?;
-        let path = format!("{name}-0.parquet");
-        write_new(&*self.world.disk, &self.root.join(&path), &bytes).map_err(failed)?;
-        Ok(vec![MoveFile { path, day: String::new(), rows, bytes: bytes.len() as u64, min_time: 0, max_time: 0, written_ms: now_ms }])
+        self.put(segments.to_vec(), name, now_ms).await
     }
 
-    fn discard(&self, files: &[MoveFile]) {
+    async fn rewrite(&self, files: &[ColdFile], _: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+        self.sim.event("cold files rewritten");
+        self.put(files.iter().map(|file| self.root.join(&file.path)).collect(), name, now_ms).await
+    }
+
+    async fn discard(&self, files: &[MoveFile]) {
         for file in files {
             // What cannot be deleted is only space.
             let _ = self.world.disk.remove(&self.root.join(&file.path));
         }
     }
 
+    async fn vacuum(&self, before_ms: i64) -> Result<usize> {
+        self.trouble("a delete").await?;
+        let failed = |e| Error::retry("deleting old files of the cold table", e);
+        let mut gone = 0;
+        for (path, at_ms) in self.read(&*self.world.disk).map_err(failed)?.removed {
+            let path = self.root.join(path);
+            if at_ms < before_ms && self.world.disk.exists(&path).map_err(failed)? {
+                self.world.disk.remove(&path).map_err(failed)?;
+                self.sim.event("old cold file deleted");
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn checkpoint(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     async fn sweep(&self, incarnation: u64, lanes: &BTreeMap<String, u64>) -> Result<usize> {
         self.trouble("a list").await?;
         let failed = |e| Error::retry("sweeping the cold table", e);
-        let named = self.read(&*self.world.disk).map_err(failed)?.files;
+        let version = self.read(&*self.world.disk).map_err(failed)?;
+        let known = |name: &String| version.files.iter().any(|f| f.path == *name) || version.removed.iter().any(|(path, _)| path == name);
         let mut gone = 0;
         for entry in self.world.disk.list(&self.root).map_err(failed)? {
             let name = entry.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !named.contains(&name) && is_abandoned(&name, incarnation, lanes) {
+            if !known(&name) && is_abandoned(&name, incarnation, lanes, version.number) {
                 self.world.disk.remove(&entry.path).map_err(failed)?;
                 gone += 1;
             }
@@ -151,10 +209,32 @@ impl ColdVersion for SimVersion {
         Ok(self.moved.get(app).copied().unwrap_or(0))
     }
 
-    async fn commit(&self, files: &[MoveFile], transactions: &BTreeMap<String, u64>) -> Result<()> {
+    async fn files(&self) -> Result<Vec<ColdFile>> {
+        let file = |f: &Named| ColdFile {
+            path: f.path.clone(),
+            part: String::new(),
+            ends: EventTime(f.max_time + 1),
+            bytes: f.bytes,
+            rows: Some(f.rows),
+        };
+        Ok(self.files.iter().map(file).collect())
+    }
+
+    async fn removed(&self) -> Result<Vec<RemovedFile>> {
+        Ok(self.removed.iter().map(|(path, at_ms)| RemovedFile { path: path.clone(), at_ms: *at_ms }).collect())
+    }
+
+    async fn commit(&self, edit: &Edit) -> Result<()> {
         self.table.trouble("a commit").await?;
-        let paths: Vec<&str> = files.iter().map(|f| f.path.as_str()).collect();
-        let bytes = serde_json::to_vec(&(self.number + 1, transactions, paths)).unwrap();
+        let named = |f: &MoveFile| Named { path: f.path.clone(), rows: f.rows, bytes: f.bytes, max_time: f.max_time };
+        let entry = Entry {
+            number: self.number + 1,
+            transactions: edit.transactions.clone(),
+            added: edit.added.iter().map(named).collect(),
+            removed: edit.removed.iter().map(|f| f.path.clone()).collect(),
+            now_ms: edit.now_ms,
+        };
+        let bytes = serde_json::to_vec(&entry).unwrap();
         let path = self.table.log().join(format!("{:020}.json", self.number + 1));
         let disk = self.table.world.disk.clone();
         let sim = &self.table.sim;
@@ -205,7 +285,10 @@ pub(crate) struct SimColdViews {
 impl ColdViews for SimColdViews {
     async fn cold(&self, table: &str, refresh: bool) -> Result<Option<ColdView>> {
         let Some(cold) = self.tables.get(table) else { return Ok(None) };
-        let known = self.recent.lock().unwrap().get(table).filter(|_| !refresh).cloned();
+        // A version whose files are deleted is not read any more: they are kept for longer than a query takes.
+        let is_whole =
+            |version: &&SimVersion| version.files.iter().all(|f| cold.world.disk.exists(&cold.root.join(&f.path)).unwrap_or(true));
+        let known = self.recent.lock().unwrap().get(table).filter(|_| !refresh).filter(is_whole).cloned();
         let version = match known {
             Some(version) => version,
             None => cold.read(&*cold.world.disk).map_err(|e| Error::retry("reading a cold table", e))?,
@@ -216,7 +299,10 @@ impl ColdViews for SimColdViews {
             (lane.clone(), version.moved.get(&app).copied().unwrap_or(0))
         };
         let moved = self.lanes.iter().map(t).collect();
-        Ok(Some(ColdView { provider: Arc::new(Files { root: cold.root.clone(), files: version.files }), moved }))
+        Ok(Some(ColdView {
+            provider: Arc::new(Files { root: cold.root.clone(), files: version.files.into_iter().map(|f| f.path).collect() }),
+            moved,
+        }))
     }
 }
 

@@ -92,6 +92,8 @@ pub(crate) const EVENTS: &[&str] = &[
     "kill",
     "restart after an error",
     "damage on the medium",
+    "cold files rewritten",
+    "old cold file deleted",
 ];
 
 impl Coverage {

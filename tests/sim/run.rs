@@ -546,13 +546,13 @@ select = {{ count = "count(*)", total = "sum(v)" }}
 inputs = ["floor"]
 hot = {{ age = "1s", memory = "64MiB" }}
 warm = {{ age = "{warm_s}s", partition = "{partition_s}s", fan_in = {fan_in} }}
-cold = {{ url = "{COLD}", commit_every = "2s" }}
+cold = {{ url = "{COLD}", commit_every = "2s", keep_removed = "5s" }}
 
 [tables.per_window]
 inputs = ["per_window"]
 hot = {{ age = "1s", memory = "64MiB" }}
 warm = {{ age = "{warm_s}s", partition = "{partition_s}s", fan_in = {fan_in} }}
-cold = {{ url = "{COLD}", commit_every = "2s" }}
+cold = {{ url = "{COLD}", commit_every = "2s", keep_removed = "5s" }}
 
 [tables.total]
 inputs = ["total"]

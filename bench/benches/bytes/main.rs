@@ -129,7 +129,7 @@ fn runs(options: &Options, spec: &TableSpec, warm: &Path) -> Result<(Bytes, Vec<
 }
 
 async fn cold(spec: &TableSpec, dir: &Path, segments: &[PathBuf]) -> Result<Bytes, Box<dyn Error>> {
-    let cold = Cold::new(&dir.display().to_string(), &spec.name, spec.schema.clone())?;
+    let cold = Cold::new(&storage::ColdOptions::at(dir.display().to_string()), &spec.name, spec.schema.clone())?;
     let mut bytes = Bytes::default();
     for file in cold.write(segments, &spec.key, "bytes", 0).await? {
         bytes.add_file(&dir.join(&spec.name).join(&file.path), file.bytes, file.rows)?;

@@ -143,6 +143,10 @@ metrics! {
     Expired Counter Count "expired_readings_total",
     /// Segments of the warm tier, by table.
     WarmSegments Gauge Count "warm_segments",
+    /// Work on cold tables beside the moves: files rewritten (commits), days dropped, files deleted, checkpoints; and what failed of it.
+    ColdUpkeep Counter Count "cold_upkeep_total",
+    /// Object stores of cold tables that are left alone for a while because they fail again and again.
+    ColdStoresDown Gauge Count "cold_stores_down",
     /// 1 while a source is connected, else 0.
     SourceConnected Gauge Count "source_connected",
     /// Connections made anew, by source.

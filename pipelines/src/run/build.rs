@@ -49,7 +49,7 @@ pub(crate) fn cold_tables(plan: &Plan) -> Result<ColdTables> {
     let mut tables = BTreeMap::new();
     for table in &plan.tables {
         if let Some(cold) = &table.options.cold {
-            tables.insert(table.name.clone(), Cold::new(&cold.url, &table.name, table.schema.clone())?);
+            tables.insert(table.name.clone(), Cold::new(cold, &table.name, table.schema.clone())?);
         }
     }
     Ok(ColdTables::new(&plan.name, tables))

@@ -4,6 +4,7 @@
 //! brokers, queries and metrics; a simulation polls the same futures in an order of its own, over a disk of its own.
 
 use crate::plan::Plan;
+use crate::run::breaker::Breakers;
 use crate::run::build::{self, Folders, Made, Role, SecondStage};
 use crate::run::driver::{Command, Driver, JournalLane, Outlet, Relays, Shared};
 use crate::run::feed::Feed;
@@ -218,6 +219,7 @@ impl Core {
             counts: Arc::new(MoveCounts::default()),
             hurry: hurry.clone(),
             views: Arc::new(live.clone()),
+            breakers: Breakers::default(),
         };
         tasks.push((
             "mover".into(),

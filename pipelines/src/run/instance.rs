@@ -5,6 +5,7 @@
 use crate::cli::RunArguments;
 use crate::plan::Plan;
 use crate::relay::{Place, Relay};
+use crate::run::breaker::Breakers;
 use crate::run::build::{self, Made, Role, SecondStage};
 use crate::run::close::wait_for_room;
 use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
@@ -369,7 +370,8 @@ impl Instance {
         let tables = moves::moving(&self.plan, &self.shared.world, &self.moving_to(), &self.shared.warm, self.incarnation);
         let views = Arc::new(self.live.clone());
         let world = self.shared.world.clone();
-        let moves = Moves { world, tables, lanes: self.lanes.clone(), counts: counts.clone(), hurry: hurry.clone(), views };
+        let (lanes, breakers) = (self.lanes.clone(), Breakers::default());
+        let moves = Moves { world, tables, lanes, counts: counts.clone(), hurry: hurry.clone(), views, breakers };
         tokio::spawn(moves.run(stop))
     }
 

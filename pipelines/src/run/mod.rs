@@ -1,11 +1,12 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
-//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water` are pure; `driver` is a lane's shell, `close` its durable steps; `feed`, `files` and `kafka`
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water`, `breaker`, `tend`, `upkeep` are pure; `driver` is a lane's shell, `close` its durable steps; `feed`, `files` and `kafka`
 //! bring its log, `stage` that of a second stage, by what stands in `outlets`; `handles` leads to all lanes;
-//! `build` claims and wires lanes; `moves` drives the mover; `observe` makes metrics; `core` is the durable part, in a world that is
+//! `build` claims and wires lanes; `moves` drives the mover and the upkeep of cold tables; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
 
 pub(crate) mod ask;
+mod breaker;
 pub(crate) mod build;
 mod clock;
 mod close;
@@ -32,6 +33,7 @@ mod outlets;
 mod stage;
 mod status;
 mod tally;
+mod tend;
 pub mod trial;
 mod upkeep;
 mod water;

@@ -13,7 +13,7 @@ use ingest::journal::JournalHandle;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use storage::quarantine::quarantined_word;
 use storage::view::{Live, Views};
@@ -100,7 +100,15 @@ impl Observer {
         counter!(Metric::CompactedBytes.name()).increment(0);
         let failed = self.moves.failed.load(Relaxed);
         counter!(Metric::Moves.name(), "outcome" => "failed").absolute(failed);
-        counter!(Metric::Retries.name(), "component" => "mover").absolute(failed);
+        counter!(Metric::Retries.name(), "component" => "mover").absolute(failed + self.moves.upkeep_failed.load(Relaxed));
+        let upkeep =
+            |work: &'static str, count: &AtomicU64| counter!(Metric::ColdUpkeep.name(), "work" => work).absolute(count.load(Relaxed));
+        upkeep("rewrite", &self.moves.rewrites);
+        upkeep("drop", &self.moves.drops);
+        upkeep("vacuum", &self.moves.vacuumed);
+        upkeep("checkpoint", &self.moves.checkpoints);
+        upkeep("failed", &self.moves.upkeep_failed);
+        gauge!(Metric::ColdStoresDown.name()).set(self.moves.stores_down.load(Relaxed) as f64);
         gauge!(Metric::QueryMemory.name()).set(self.engine.memory_bytes() as f64);
     }
 

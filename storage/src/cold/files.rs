@@ -1,37 +1,24 @@
-//! The Parquet files of a move: all marked segments, sorted by (day, key, event time), one file a day or more.
+//! The Parquet files of a cold table: rows sorted by (day, key, event time), one file a day or more.
 
-use super::store::sync_directories;
+use super::layout::properties;
+use super::sort::{From, sorted};
 use super::table::{Cold, DAY};
-use crate::encoding::encoded;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::partition;
-use arrow::datatypes::{Date32Type, Schema, SchemaRef, TimestampMicrosecondType};
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::SortExpr;
-use datafusion::prelude::{DataFrame, Expr, ParquetReadOptions, SessionConfig, SessionContext, cast, col, ident};
+use arrow::datatypes::{Date32Type, SchemaRef, TimestampMicrosecondType};
 use flow::{EVENT_TIME, Error, Result};
 use futures::StreamExt;
-use parquet::arrow::ArrowWriter;
+use object_store::ObjectStoreExt;
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::WriterProperties;
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnPath;
-use std::fs::File;
+use parquet::file::FOOTER_SIZE;
+use parquet::file::metadata::{FooterTail, ParquetMetaDataReader};
 use std::path::PathBuf;
-use std::sync::Arc;
 use world::{Point, reach};
 
-/// Memory of the sort; more goes to temporary files.
-const SORT_MEMORY: usize = 256 << 20;
-/// A file is ended at about this size.
-const FILE_BYTES: usize = 256 << 20;
-/// Rows of a row group: small enough to skip, large enough to compress.
-const ROW_GROUP_ROWS: usize = 128 << 10;
-
-/// A durable Parquet file of a move that no commit names yet.
+/// A durable Parquet file that no commit names yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MoveFile {
     /// Path below the table's root, `day=…/<name>-<n>.parquet`.
@@ -65,31 +52,31 @@ impl MoveFile {
     }
 }
 
-/// Writes the rows of `segments` (paths of Parquet files) as files of the cold table, fsynced; nothing names them yet.
+/// Writes the rows of `segments` (paths of Parquet files) as files of the cold table, durable; nothing names them yet.
 pub async fn write_files(cold: &Cold, segments: &[PathBuf], key: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
-    let failed = |e| Error::retry(format!("sorting segments for {}", cold.root().display()), e);
-    let mut rows = sorted(cold, segments, key).await?.execute_stream().await.map_err(failed)?;
+    write(cold, From::Segments(segments), key, name, now_ms).await
+}
+
+/// Writes the rows of files of the cold table anew, as fewer ones.
+pub(super) async fn rewrite_files(cold: &Cold, files: &[String], key: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+    write(cold, From::Cold(files), key, name, now_ms).await
+}
+
+async fn write(cold: &Cold, from: From<'_>, key: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+    let failed = |e| Error::retry(format!("sorting rows for {}", cold.place()), e);
+    let mut rows = sorted(cold, from, key).await?;
     let mut writer = Days { cold, key, name, now_ms, open: None, done: vec![] };
     while let Some(batch) = rows.next().await {
-        writer.write(&batch.map_err(failed)?)?;
+        writer.write(&batch.map_err(failed)?).await?;
     }
-    writer.finish_file()?;
-    writer.done.iter().try_for_each(|file| verify(cold, file))?;
+    writer.finish_file().await?;
+    for file in &writer.done {
+        verify(cold, file).await?;
+    }
     Ok(writer.done)
 }
 
-async fn sorted(cold: &Cold, segments: &[PathBuf], key: &[String]) -> Result<DataFrame> {
-    let failed = |e| Error::retry(format!("reading segments for {}", cold.root().display()), e);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(SORT_MEMORY))).build_arc().map_err(failed)?;
-    let context = SessionContext::new_with_config_rt(SessionConfig::new().with_target_partitions(1), runtime);
-    let paths: Vec<String> = segments.iter().map(|p| p.display().to_string()).collect();
-    let rows = context.read_parquet(paths, ParquetReadOptions::default()).await.map_err(failed)?;
-    let mut columns: Vec<Expr> = cold.stored()?.into_iter().map(|(name, of)| cast(ident(&name), of).alias(name)).collect();
-    columns.push(cast(ident(EVENT_TIME), arrow::datatypes::DataType::Date32).alias(DAY));
-    let order = std::iter::once(DAY).chain(key.iter().map(String::as_str)).chain([EVENT_TIME]);
-    let order: Vec<SortExpr> = order.map(|c| col(datafusion::common::Column::from_name(c)).sort(true, true)).collect();
-    rows.select(columns).and_then(|d| d.sort(order)).map_err(failed)
-}
+type Writer = AsyncArrowWriter<BufWriter>;
 
 /// Cuts a sorted stream into files of one day each.
 struct Days<'a> {
@@ -97,12 +84,12 @@ struct Days<'a> {
     key: &'a [String],
     name: &'a str,
     now_ms: i64,
-    open: Option<(MoveFile, ArrowWriter<File>)>,
+    open: Option<(MoveFile, Writer)>,
     done: Vec<MoveFile>,
 }
 
 impl Days<'_> {
-    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+    async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         let day = batch.num_columns() - 1;
         let ranges = partition(&batch.columns()[day..]).map_err(|e| Error::stop("cutting rows into days", e))?.ranges();
         for range in ranges {
@@ -110,17 +97,17 @@ impl Days<'_> {
             let of = part.column(day).as_primitive::<Date32Type>().value(0);
             let of = Date32Type::to_naive_date_opt(of).map_or_else(|| of.to_string(), |d| d.to_string());
             let rows = part.project(&(0..day).collect::<Vec<_>>()).map_err(|e| Error::stop("leaving out the day", e))?;
-            self.write_day(of, &rows)?;
+            self.write_day(of, &rows).await?;
         }
         Ok(())
     }
 
-    fn write_day(&mut self, day: String, rows: &RecordBatch) -> Result<()> {
-        let full = |(file, writer): &(MoveFile, ArrowWriter<File>)| {
-            file.day != day || writer.bytes_written() + writer.in_progress_size() > FILE_BYTES
+    async fn write_day(&mut self, day: String, rows: &RecordBatch) -> Result<()> {
+        let full = |(file, writer): &(MoveFile, Writer)| {
+            file.day != day || (writer.bytes_written() + writer.in_progress_size()) as u64 > self.cold.file_size()
         };
         if self.open.as_ref().is_some_and(full) {
-            self.finish_file()?;
+            self.finish_file().await?;
         }
         if self.open.is_none() {
             self.open = Some(self.begin(day, rows.schema())?);
@@ -130,60 +117,42 @@ impl Days<'_> {
         file.rows += rows.num_rows() as u64;
         file.min_time = times.values().iter().copied().fold(file.min_time, i64::min);
         file.max_time = times.values().iter().copied().fold(file.max_time, i64::max);
-        writer.write(rows).map_err(|e| Error::retry(format!("writing {}", file.path), e))
+        writer.write(rows).await.map_err(|e| Error::retry(format!("writing {}", file.path), e))
     }
 
-    fn begin(&self, day: String, schema: SchemaRef) -> Result<(MoveFile, ArrowWriter<File>)> {
+    fn begin(&self, day: String, schema: SchemaRef) -> Result<(MoveFile, Writer)> {
         let path = format!("{DAY}={day}/{}-{}.parquet", self.name, self.done.len());
-        let at = self.cold.root().join(&path);
-        let open = || {
-            std::fs::create_dir_all(at.parent().unwrap_or(self.cold.root()))?;
-            File::create(&at)
-        };
-        let out = open().map_err(|e| Error::retry(format!("making {}", at.display()), e))?;
+        let out = BufWriter::new(self.cold.place().store().clone(), Path::from(path.as_str()));
         let options = ArrowWriterOptions::new().with_properties(properties(&schema, self.key)).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(out, schema, options).map_err(|e| Error::stop(format!("beginning {path}"), e))?;
+        let writer = Writer::try_new_with_options(out, schema, options).map_err(|e| Error::stop(format!("beginning {path}"), e))?;
         let file = MoveFile { path, day, rows: 0, bytes: 0, min_time: i64::MAX, max_time: i64::MIN, written_ms: self.now_ms };
         Ok((file, writer))
     }
 
-    fn finish_file(&mut self) -> Result<()> {
+    async fn finish_file(&mut self) -> Result<()> {
         let Some((mut file, writer)) = self.open.take() else { return Ok(()) };
-        let at = self.cold.root().join(&file.path);
-        let out = writer.into_inner().map_err(|e| Error::retry(format!("ending {}", file.path), e))?;
         reach(Point::MoveFileWritten);
-        let sync = || {
-            out.sync_all()?;
-            sync_directories(at.parent().unwrap_or(self.cold.root()))?;
-            Ok::<_, std::io::Error>(out.metadata()?.len())
-        };
-        file.bytes = sync().map_err(|e| Error::retry(format!("fsync of {}", at.display()), e))?;
+        writer.close().await.map_err(|e| Error::retry(format!("ending {}", file.path), e))?;
         reach(Point::MoveFileForced);
+        let there = self.cold.place().store().head(&Path::from(file.path.as_str())).await;
+        file.bytes = there.map_err(|e| Error::retry(format!("the size of {}", file.path), e))?.size;
         self.done.push(file);
         Ok(())
     }
 }
 
 /// Reads a written file's footer again: the rows it counts must be those that went in.
-fn verify(cold: &Cold, file: &MoveFile) -> Result<()> {
-    let at = cold.root().join(&file.path);
-    let wrong = |what: String| Error::new(flow::Remedy::Retry, format!("{}: {what}", at.display()));
-    let open = File::open(&at).map_err(|e| wrong(e.to_string()))?;
-    let rows = SerializedFileReader::new(open).map_err(|e| wrong(e.to_string()))?.metadata().file_metadata().num_rows();
+async fn verify(cold: &Cold, file: &MoveFile) -> Result<()> {
+    let wrong = |what: String| Error::new(flow::Remedy::Retry, format!("{} in {}: {what}", file.path, cold.place()));
+    let rows = footer_rows(cold, file).await.map_err(|e| wrong(e.to_string()))?;
     if rows as u64 == file.rows { Ok(()) } else { Err(wrong(format!("{rows} rows in the footer, {} written", file.rows))) }
 }
 
-/// The layout: zstd 3, row groups of 128 Ki rows, deltas for whole numbers and times, a bloom filter on the key.
-pub(crate) fn properties(schema: &Schema, key: &[String]) -> WriterProperties {
-    let level = ZstdLevel::try_new(3).expect("zstd has a level 3");
-    let order = key.iter().map(String::as_str).chain([EVENT_TIME]).filter_map(|c| schema.index_of(c).ok());
-    let sorting = order.map(|i| SortingColumn { column_idx: i as i32, descending: false, nulls_first: true }).collect();
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_sorting_columns(Some(sorting));
-    if let Some(key) = key.first() {
-        properties = properties.set_column_bloom_filter_enabled(ColumnPath::from(key.as_str()), true);
-    }
-    encoded(schema, properties).build()
+/// The footer is at the end: its bytes, their length, a magic word.
+async fn footer_rows(cold: &Cold, file: &MoveFile) -> parquet::errors::Result<i64> {
+    let (store, at) = (cold.place().store(), Path::from(file.path.as_str()));
+    let end = file.bytes.saturating_sub(FOOTER_SIZE as u64);
+    let tail = FooterTail::try_from(&store.get_range(&at, end..file.bytes).await?[..])?;
+    let bytes = store.get_range(&at, end.saturating_sub(tail.metadata_length() as u64)..end).await?;
+    Ok(ParquetMetaDataReader::decode_metadata(&bytes)?.file_metadata().num_rows())
 }

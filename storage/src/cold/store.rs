@@ -1,7 +1,8 @@
 //! An object store on local disk whose puts are durable when they return.
 //!
 //! object_store 0.13's LocalFileSystem links files before any fsync could run. Here a put writes a temporary file, fsyncs it, links it
-//! (create) or renames it (overwrite), and fsyncs the directory. Reads, lists and deletes are the library's.
+//! (create) or renames it (overwrite), and fsyncs the directory. An upload in parts does the same with its file when it is complete; until
+//! then nobody sees it. Reads, lists and deletes are the library's.
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -9,13 +10,18 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use std::fmt;
 use std::fs::{File, create_dir_all};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How the name of a file begins that is not complete.
+pub(super) const TEMPORARY_NAME: &str = ".tmp-";
 
 static TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
@@ -45,11 +51,7 @@ impl fmt::Display for DurableFs {
 
 /// Writes `to` durably; `create` refuses an existing file. The error kind tells which.
 fn put(to: &FilePath, payload: &PutPayload, create: bool) -> std::io::Result<()> {
-    let directory = to.parent().unwrap_or(FilePath::new("/"));
-    create_dir_all(directory)?;
-    let name = format!(".tmp-{}-{}", std::process::id(), TEMPORARY.fetch_add(1, Ordering::Relaxed));
-    let temporary = directory.join(name);
-    let mut file = File::create_new(&temporary)?;
+    let (temporary, mut file) = begin(to)?;
     payload.iter().try_for_each(|part| file.write_all(part))?;
     file.sync_all()?;
     if create {
@@ -59,7 +61,69 @@ fn put(to: &FilePath, payload: &PutPayload, create: bool) -> std::io::Result<()>
     } else {
         std::fs::rename(&temporary, to)?;
     }
-    sync_directories(directory)
+    sync_directories(folder_of(to))
+}
+
+/// A new file beside `to`, under a name of its own.
+fn begin(to: &FilePath) -> std::io::Result<(PathBuf, File)> {
+    let directory = folder_of(to);
+    create_dir_all(directory)?;
+    let name = format!("{TEMPORARY_NAME}{}-{}", std::process::id(), TEMPORARY.fetch_add(1, Ordering::Relaxed));
+    let temporary = directory.join(name);
+    let file = File::create_new(&temporary)?;
+    Ok((temporary, file))
+}
+
+fn folder_of(file: &FilePath) -> &FilePath {
+    file.parent().unwrap_or(FilePath::new("/"))
+}
+
+/// A file that grows in parts.
+#[derive(Debug)]
+struct Upload {
+    location: Path,
+    to: PathBuf,
+    temporary: PathBuf,
+    file: Arc<File>,
+    /// Where the next part begins.
+    next: u64,
+}
+
+async fn blocking<T: Send + 'static>(location: &Path, work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|e| Error::Generic { store: "DurableFs", source: e.into() })?;
+    done.map_err(|e| failed(location, e))
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (mut at, file, location) = (self.next, self.file.clone(), self.location.clone());
+        self.next += data.content_length() as u64;
+        let write = move || {
+            data.iter().try_for_each(|part| {
+                file.write_all_at(part, at)?;
+                at += part.len() as u64;
+                Ok(())
+            })
+        };
+        Box::pin(async move { blocking(&location, write).await })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let (file, temporary, to) = (self.file.clone(), self.temporary.clone(), self.to.clone());
+        let end = move || {
+            file.sync_all()?;
+            std::fs::rename(&temporary, &to)?;
+            sync_directories(folder_of(&to))
+        };
+        blocking(&self.location, end).await?;
+        Ok(PutResult { e_tag: None, version: None })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let temporary = self.temporary.clone();
+        blocking(&self.location, move || std::fs::remove_file(&temporary)).await
+    }
 }
 
 /// Fsyncs a directory and the one above it, which may have just been given it.
@@ -85,14 +149,16 @@ impl ObjectStore for DurableFs {
                 return Err(Error::NotImplemented { operation: "conditional update".into(), implementer: self.to_string() });
             }
         };
-        let (to, at) = (self.file(location), location.clone());
-        let written = tokio::task::spawn_blocking(move || put(&to, &payload, create)).await;
-        written.map_err(|e| Error::Generic { store: "DurableFs", source: e.into() })?.map_err(|e| failed(&at, e))?;
+        let to = self.file(location);
+        blocking(location, move || put(&to, &payload, create)).await?;
         Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(Error::NotImplemented { operation: format!("multipart upload of {location}"), implementer: self.to_string() })
+        let to = self.file(location);
+        let beside = to.clone();
+        let (temporary, file) = blocking(location, move || begin(&beside)).await?;
+        Ok(Box::new(Upload { location: location.clone(), to, temporary, file: Arc::new(file), next: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -133,5 +199,23 @@ mod tests {
         let read = store.get_opts(&at, GetOptions::default()).await.unwrap().bytes().await.unwrap();
         assert_eq!(&read[..], b"one");
         assert_eq!(std::fs::read_dir(directory.path().join("_delta_log")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_seen_when_it_is_complete() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = DurableFs::new(directory.path()).unwrap();
+        let at = Path::from("day=2025-01-01/a.parquet");
+        let mut upload = store.put_multipart_opts(&at, PutMultipartOptions::default()).await.unwrap();
+        let (first, second) = (upload.put_part("one".into()), upload.put_part("two".into()));
+        second.await.unwrap();
+        first.await.unwrap();
+        assert!(matches!(store.get_opts(&at, GetOptions::default()).await, Err(Error::NotFound { .. })));
+        upload.complete().await.unwrap();
+        let read = store.get_opts(&at, GetOptions::default()).await.unwrap().bytes().await.unwrap();
+        assert_eq!(&read[..], b"onetwo");
+        let mut given_up = store.put_multipart_opts(&at, PutMultipartOptions::default()).await.unwrap();
+        given_up.abort().await.unwrap();
+        assert_eq!(std::fs::read_dir(directory.path().join("day=2025-01-01")).unwrap().count(), 1);
     }
 }

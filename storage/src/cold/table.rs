@@ -1,23 +1,30 @@
-//! The Delta table of one table: made when first needed, read by snapshot, changed by one commit a move.
+//! The Delta table of one table: made when first needed, read by snapshot. How it is changed is in `commit`.
 
-use super::files::{MoveFile, write_files};
-use super::seam::{ColdTable, ColdVersion};
-use super::store::{DurableFs, sync_directories};
+use super::files::{MoveFile, rewrite_files, write_files};
+use super::log;
+use super::place::Place;
+use super::seam::{ColdFile, ColdTable, ColdVersion, Edit, RemovedFile};
 use super::sweep::sweep;
 use super::types::stored_type;
+use crate::options::ColdOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
-use deltalake::kernel::{Action, Add, DataType as Delta, PrimitiveType, StructField, Transaction};
+use deltalake::kernel::{DataType as Delta, LogicalFileView, PrimitiveType, StructField, TombstoneView};
 use deltalake::operations::create::CreateBuilder;
-use deltalake::protocol::{DeltaOperation, SaveMode};
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
-use flow::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use deltalake::{DeltaTable, DeltaTableError, TableProperty};
+use flow::{Error, EventTime, Result};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::path::Path as ObjectPath;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use url::Url;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The log remembers a removed file longer than the file is kept, so that nothing is forgotten before it is deleted.
+const REMEMBERED_LONGER: Duration = Duration::from_secs(86_400);
 
 /// The column that a cold table is partitioned by: the day of the event time, UTC.
 pub(super) const DAY: &str = "day";
@@ -35,11 +42,15 @@ pub fn dropped(pipeline: &str, table: &str) -> String {
     format!("tidegate/{pipeline}/{table}/dropped")
 }
 
-/// A cold table on local disk.
+/// A cold table. Clones share what they have seen of it.
 #[derive(Clone, Debug)]
 pub struct Cold {
-    root: PathBuf,
+    place: Place,
     schema: SchemaRef,
+    file_size: u64,
+    keep_removed: Duration,
+    /// The newest version that was seen, and one.
+    seen: Arc<AtomicU64>,
 }
 
 /// One version of a cold table: everything a view needs comes from the same one.
@@ -49,20 +60,29 @@ pub struct Snapshot {
 }
 
 impl Cold {
-    /// The table `name` below `url` (a path; nothing is opened). An error when a column has no form in Delta.
-    pub fn new(url: &str, name: &str, schema: SchemaRef) -> Result<Self> {
+    /// The table `name` below the options' address. Opens nothing. An error when a column has no form in Delta.
+    pub fn new(options: &ColdOptions, name: &str, schema: SchemaRef) -> Result<Self> {
         for field in schema.fields() {
             stored_type(field.name(), field.data_type())?;
         }
-        let path = url.strip_prefix("file://").unwrap_or(url);
-        let root = std::path::absolute(Path::new(path).join(name)).map_err(|e| Error::stop(format!("cold path {url}"), e))?;
-        Ok(Self { root, schema })
+        let place = Place::new(&options.url, name)?;
+        let (file_size, keep_removed) = (options.file_size, options.keep_removed);
+        Ok(Self { place, schema, file_size, keep_removed, seen: Arc::default() })
     }
 
     /// Where the table lies.
-    #[must_use]
-    pub fn root(&self) -> &Path {
-        &self.root
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The columns as rows have them.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// A file is ended at about so many bytes.
+    pub(super) fn file_size(&self) -> u64 {
+        self.file_size
     }
 
     /// The columns as they are stored, without the partition column.
@@ -70,15 +90,29 @@ impl Cold {
         self.schema.fields().iter().map(|f| Ok((f.name().clone(), stored_type(f.name(), f.data_type())?.0))).collect()
     }
 
+    /// Remembers that there is a version.
+    pub(super) fn saw(&self, version: u64) {
+        self.seen.fetch_max(version + 1, Ordering::Relaxed);
+    }
+
+    /// Whether this process has seen a newer version than this one.
+    pub(super) fn is_outdated(&self, snapshot: Option<u64>) -> bool {
+        self.seen.load(Ordering::Relaxed) > snapshot.map_or(0, |version| version + 1)
+    }
+
     /// The newest version; none while the table was never written to. Writes nothing.
     pub async fn snapshot(&self) -> Result<Option<Snapshot>> {
-        if !self.root.join("_delta_log").exists() {
+        if self.place.folder().is_some_and(|folder| !folder.join("_delta_log").exists()) {
             return Ok(None);
         }
-        match self.builder()?.load().await {
-            Ok(table) => Ok(Some(Snapshot { table })),
+        let mut table = DeltaTable::new(self.place.log());
+        match table.load().await {
+            Ok(()) => {
+                self.saw(table.version().unwrap_or_default());
+                Ok(Some(Snapshot { table }))
+            }
             Err(DeltaTableError::NotATable(_)) => Ok(None),
-            Err(e) => Err(Error::retry(format!("reading the cold table {}", self.root.display()), e)),
+            Err(e) => Err(Error::retry(format!("reading the cold table {}", self.place), e)),
         }
     }
 
@@ -87,42 +121,20 @@ impl Cold {
         if let Some(snapshot) = self.snapshot().await? {
             return Ok(snapshot);
         }
-        std::fs::create_dir_all(&self.root).map_err(|e| Error::retry(format!("making {}", self.root.display()), e))?;
         let column = |f: &arrow::datatypes::Field| Ok(StructField::new(f.name(), stored_type(f.name(), f.data_type())?.1, true));
         let mut columns = self.schema.fields().iter().map(|f| column(f)).collect::<Result<Vec<_>>>()?;
         columns.push(StructField::new(DAY, Delta::Primitive(PrimitiveType::Date), true));
-        let log = self.builder()?.build_storage().map_err(|e| Error::stop("a log for the cold table", e))?;
-        let made = CreateBuilder::new().with_log_store(log).with_columns(columns).with_partition_columns([DAY]).await;
+        let kept = format!("interval {} seconds", (self.keep_removed + REMEMBERED_LONGER).as_secs());
+        let made = CreateBuilder::new()
+            .with_log_store(self.place.log())
+            .with_columns(columns)
+            .with_partition_columns([DAY])
+            .with_configuration_property(TableProperty::DeletedFileRetentionDuration, Some(kept))
+            .await;
         match made {
             Ok(table) => Ok(Snapshot { table }),
-            Err(e) => self.snapshot().await?.ok_or_else(|| Error::retry(format!("making the cold table {}", self.root.display()), e)),
+            Err(e) => self.snapshot().await?.ok_or_else(|| Error::retry(format!("making the cold table {}", self.place), e)),
         }
-    }
-
-    /// Adds the files of a move and raises the transaction of each lane inside, on the snapshot that was checked: nothing is retried
-    /// on another one. An error tells nothing about the outcome; look at a new snapshot.
-    pub async fn commit(&self, on: &Snapshot, files: &[MoveFile], transactions: &BTreeMap<String, u64>) -> Result<()> {
-        let mut properties = CommitProperties::default().with_max_retries(0);
-        properties = properties
-            .with_application_transactions(transactions.iter().map(|(app, number)| Transaction::new(app, *number as i64)).collect());
-        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by: Some(vec![DAY.into()]), predicate: None };
-        let failed = |e: DeltaTableError| Error::retry(format!("committing to the cold table {}", self.root.display()), e);
-        let state = on.table.snapshot().map_err(failed)?;
-        CommitBuilder::from(properties)
-            .with_actions(files.iter().map(|f| Action::Add(add(f))).collect())
-            .build(Some(state.snapshot()), on.table.log_store(), operation)
-            .await
-            .map_err(failed)?;
-        Ok(())
-    }
-
-    fn builder(&self) -> Result<DeltaTableBuilder> {
-        std::fs::create_dir_all(&self.root).map_err(|e| Error::retry(format!("making {}", self.root.display()), e))?;
-        let store = DurableFs::new(Path::new("/")).map_err(|e| Error::retry(format!("opening {}", self.root.display()), e))?;
-        let url = Url::from_directory_path(&self.root)
-            .map_err(|()| Error::new(flow::Remedy::Stop, format!("{} is no absolute path", self.root.display())))?;
-        let builder = DeltaTableBuilder::from_url(url.clone()).map_err(|e| Error::stop("the address of a cold table", e))?;
-        Ok(builder.with_storage_backend(Arc::new(store), url))
     }
 }
 
@@ -141,10 +153,19 @@ impl Snapshot {
         Ok(Arc::new(provider))
     }
 
-    /// Paths of the files of this version, below the table's root.
-    pub fn files(&self) -> Result<Vec<PathBuf>> {
+    /// The files of this version.
+    pub fn files(&self) -> Result<Vec<ColdFile>> {
         let state = self.table.snapshot().map_err(|e| Error::retry("listing the files of a cold table", e))?;
-        Ok(state.log_data().into_iter().map(|file| PathBuf::from(file.path().as_ref())).collect())
+        Ok(state.log_data().into_iter().filter_map(|file| cold_file(&file)).collect())
+    }
+
+    /// The files that were let go of, as far as the log remembers.
+    pub async fn removed(&self) -> Result<Vec<RemovedFile>> {
+        let failed = |e: DeltaTableError| Error::retry("listing the files that a cold table let go", e);
+        let log = self.table.log_store();
+        let removed: Vec<_> = self.table.snapshot().map_err(failed)?.all_tombstones(log.as_ref()).try_collect().await.map_err(failed)?;
+        let known = |t: &TombstoneView| Some(RemovedFile { path: t.path().into_owned(), at_ms: t.deletion_timestamp()? });
+        Ok(removed.iter().filter_map(known).collect())
     }
 
     /// The version's number.
@@ -154,6 +175,19 @@ impl Snapshot {
     }
 }
 
+/// A file of the log as ours are; none when it has no day.
+fn cold_file(file: &LogicalFileView) -> Option<ColdFile> {
+    let part = file.partition_values_map().remove(DAY)??;
+    let next = part.parse::<chrono::NaiveDate>().ok()?.succ_opt()?.and_time(chrono::NaiveTime::MIN);
+    Some(ColdFile {
+        path: file.path().into_owned(),
+        ends: EventTime(next.and_utc().timestamp_micros()),
+        part,
+        bytes: file.size() as u64,
+        rows: file.num_records().map(|n| n as u64),
+    })
+}
+
 /// A version with the table that it is of.
 struct Version(Cold, Snapshot);
 
@@ -161,9 +195,7 @@ struct Version(Cold, Snapshot);
 impl ColdTable for Cold {
     async fn newest(&self) -> Result<Box<dyn ColdVersion>> {
         let snapshot = self.snapshot_or_create().await?;
-        // A commit whose put failed after the link is seen, and not yet on disk.
-        let log = self.root.join("_delta_log");
-        sync_directories(&log).map_err(|e| Error::retry(format!("fsync of {}", log.display()), e))?;
+        self.place.sync_log()?;
         Ok(Box::new(Version(self.clone(), snapshot)))
     }
 
@@ -171,17 +203,29 @@ impl ColdTable for Cold {
         write_files(self, segments, key, name, now_ms).await
     }
 
-    fn discard(&self, files: &[MoveFile]) {
+    async fn rewrite(&self, files: &[ColdFile], key: &[String], name: &str, now_ms: i64) -> Result<Vec<MoveFile>> {
+        let paths: Vec<String> = files.iter().map(|f| f.path.clone()).collect();
+        rewrite_files(self, &paths, key, name, now_ms).await
+    }
+
+    async fn discard(&self, files: &[MoveFile]) {
         for file in files {
-            let at = self.root.join(&file.path);
-            if let Err(error) = std::fs::remove_file(&at) {
-                tracing::warn!(file = %at.display(), %error, "a file of a move that was given up stays");
+            if let Err(error) = self.place.store().delete(&ObjectPath::from(file.path.as_str())).await {
+                tracing::warn!(table = %self.place, file = file.path, %error, "a file of a move that was given up stays");
             }
         }
     }
 
     async fn sweep(&self, incarnation: u64, lanes: &BTreeMap<String, u64>) -> Result<usize> {
         sweep(self, incarnation, lanes).await
+    }
+
+    async fn vacuum(&self, before_ms: i64) -> Result<usize> {
+        log::vacuum(self, before_ms).await
+    }
+
+    async fn checkpoint(&self) -> Result<bool> {
+        log::checkpoint(self).await
     }
 }
 
@@ -195,19 +239,15 @@ impl ColdVersion for Version {
         self.1.transaction(app).await
     }
 
-    async fn commit(&self, files: &[MoveFile], transactions: &BTreeMap<String, u64>) -> Result<()> {
-        self.0.commit(&self.1, files, transactions).await
+    async fn files(&self) -> Result<Vec<ColdFile>> {
+        self.1.files()
     }
-}
 
-fn add(file: &MoveFile) -> Add {
-    Add {
-        path: file.path.clone(),
-        partition_values: HashMap::from([(DAY.into(), Some(file.day.clone()))]),
-        size: file.bytes as i64,
-        modification_time: file.written_ms,
-        data_change: true,
-        stats: Some(file.statistics()),
-        ..Default::default()
+    async fn removed(&self) -> Result<Vec<RemovedFile>> {
+        self.1.removed().await
+    }
+
+    async fn commit(&self, edit: &Edit) -> Result<()> {
+        self.0.commit(&self.1, edit).await
     }
 }

@@ -7,6 +7,9 @@ use flow::{Lane, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+/// A view, with the version that it is of.
+type Recent = (Option<u64>, ColdView);
+
 /// The cold tables of a pipeline, and the lanes whose moves they hold. Clones share what they know.
 #[derive(Clone)]
 pub struct ColdTables {
@@ -14,8 +17,8 @@ pub struct ColdTables {
     tables: Arc<BTreeMap<String, Cold>>,
     /// Lanes with their chains.
     lanes: Arc<Mutex<BTreeMap<Lane, String>>>,
-    /// The newest view of each table that was taken.
-    recent: Arc<Mutex<BTreeMap<String, ColdView>>>,
+    /// The newest view of each table that was taken, with its version.
+    recent: Arc<Mutex<BTreeMap<String, Recent>>>,
 }
 
 impl ColdTables {
@@ -53,12 +56,16 @@ impl ColdViews for ColdTables {
     async fn cold(&self, table: &str, refresh: bool) -> Result<Option<ColdView>> {
         let Some(cold) = self.tables.get(table) else { return Ok(None) };
         let known = self.recent.lock().expect("nothing panics while it holds the views").get(table).cloned();
-        if let (Some(view), false) = (known, refresh) {
+        // What upkeep has rewritten or dropped is not read for longer than it takes to see that.
+        if let (Some((version, view)), false) = (known, refresh)
+            && !cold.is_outdated(version)
+        {
             return Ok(Some(view));
         }
         let Some(snapshot) = cold.snapshot().await? else { return Ok(None) };
         let view = self.read(table, &snapshot).await?;
-        self.recent.lock().expect("nothing panics while it holds the views").insert(table.to_owned(), view.clone());
+        let recent = (snapshot.version(), view.clone());
+        self.recent.lock().expect("nothing panics while it holds the views").insert(table.to_owned(), recent);
         Ok(Some(view))
     }
 }

@@ -3,7 +3,7 @@
 use super::content::{Content, claimed_order, read};
 use super::instant::ColdNow;
 use super::report::{Part, Report};
-use super::{Fault, apart};
+use super::{Fault, Subject, apart};
 use crate::cold::NamedFile;
 use flow::Result;
 use futures::TryStreamExt;
@@ -15,14 +15,22 @@ use std::io::Write;
 const DAY: i64 = 86_400_000_000;
 
 /// Reads every file of one version of a cold table.
-pub(super) async fn check(table: &str, cold: &ColdNow, report: &mut Report) -> Result<()> {
+pub(super) async fn check(subject: Subject<'_>, table: &str, cold: &ColdNow, report: &mut Report) -> Result<()> {
     for file in cold.snapshot.named()? {
         match check_file(cold, &file).await? {
             Ok(()) => report.count(Part::Cold, file.bytes),
+            Err(Fault::Missing) if !is_named(subject, table, &file).await? => report.gone += 1,
             Err(fault) => report.fault(Part::Cold, Some(table), None, file.path.clone(), fault),
         }
     }
     Ok(())
+}
+
+/// Whether the newest version names the file still: a rewrite may have taken its place, and it was deleted since.
+async fn is_named(subject: Subject<'_>, table: &str, file: &NamedFile) -> Result<bool> {
+    let Some(cold) = subject.cold.table(table) else { return Ok(false) };
+    let Some(newest) = cold.snapshot().await? else { return Ok(false) };
+    Ok(newest.named()?.iter().any(|named| named.path == file.path))
 }
 
 async fn check_file(cold: &ColdNow, file: &NamedFile) -> Result<Result<(), Fault>> {

@@ -58,7 +58,7 @@ pub async fn verify(subject: Subject<'_>) -> Result<Report> {
         warm::check(subject, lane, &mut report).await?;
     }
     for (table, cold) in &instant.cold {
-        cold::check(table, cold, &mut report).await?;
+        cold::check(subject, table, cold, &mut report).await?;
     }
     count::check(subject, &instant, &mut report);
     unnamed::list(subject, &mut report)?;

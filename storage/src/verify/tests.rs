@@ -30,7 +30,7 @@ impl Data {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let epochs = LocalEpochs::new(folder.path(), "p");
-        let cold = Cold::new(folder.path().join("cold").to_str().unwrap(), "t", spec().schema).unwrap();
+        let cold = crate::testing::cold(&folder.path().join("cold"));
         let chain = Chain::from_claimed(epochs.claim("l", &Fingerprint::default(), 1, "here").unwrap());
         let mut data = Self { folder, epochs, cold, chain };
         for (n, stored) in [(0, 2), (1, 4), (2, 6)] {
@@ -197,7 +197,7 @@ async fn rows_that_are_twice_or_nowhere_are_counted() {
     // A move without its transaction: the rows stay warm too.
     let snapshot = data.cold.snapshot_or_create().await.unwrap();
     let files = ColdTable::write(&data.cold, &[data.one("warm", "2-0.parquet")], &spec().key, "other", 0).await.unwrap();
-    data.cold.commit(&snapshot, &files, &BTreeMap::new()).await.unwrap();
+    data.cold.commit(&snapshot, &crate::cold::Edit { added: files.clone(), ..crate::cold::Edit::default() }).await.unwrap();
     let report = data.verify().await;
     assert!(one(&report).part == Part::Count && report.damage[0].what.contains("2 rows are there twice"), "{report}");
     // A lane that counts a row which it never wrote.
@@ -230,7 +230,8 @@ async fn rows_that_a_person_gave_up_are_no_longer_missed() {
 async fn rows_that_went_with_their_day_are_no_longer_missed() {
     let mut data = Data::new().await;
     let snapshot = data.cold.snapshot_or_create().await.unwrap();
-    data.cold.commit(&snapshot, &[], &[(crate::cold::dropped("p", "t"), 3)].into()).await.unwrap();
+    let transactions = [(crate::cold::dropped("p", "t"), 3)].into();
+    data.cold.commit(&snapshot, &crate::cold::Edit { transactions, ..crate::cold::Edit::default() }).await.unwrap();
     data.seal(data.change(9, TableChange::default()));
     let report = data.verify().await;
     assert!(report.is_sound() && report.tables[0].removed == 3, "{report}");

@@ -1,0 +1,82 @@
+//! Where a cold table lies: a folder on local disk, or a prefix of an object store.
+
+use super::store::{DurableFs, sync_directories};
+use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use flow::{Error, Remedy, Result};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use url::Url;
+
+/// The place of one table. Clones share the store.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// The table's own address, which ends with a slash.
+    url: Url,
+    /// The store as a whole, as addresses count from it.
+    root: Arc<dyn ObjectStore>,
+    /// The table's part of it: paths count from the table.
+    table: Arc<dyn ObjectStore>,
+    /// The folder, on local disk.
+    folder: Option<PathBuf>,
+}
+
+impl Place {
+    /// The place `<url>/<name>`; `url` is a path or a `file:` URL. Opens nothing.
+    pub(super) fn new(url: &str, name: &str) -> Result<Self> {
+        let path = url.strip_prefix("file://").unwrap_or(url);
+        let folder = std::path::absolute(FilePath::new(path).join(name)).map_err(|e| Error::stop(format!("cold path {url}"), e))?;
+        let no_path = |()| Error::new(Remedy::Stop, format!("{} is no absolute path", folder.display()));
+        let address = Url::from_directory_path(&folder).map_err(no_path)?;
+        let root = DurableFs::new(FilePath::new("/")).map_err(|e| Error::stop(format!("opening {}", folder.display()), e))?;
+        Self::of(address, Arc::new(root), Some(folder))
+    }
+
+    fn of(url: Url, root: Arc<dyn ObjectStore>, folder: Option<PathBuf>) -> Result<Self> {
+        let prefix = Path::from_url_path(url.path()).map_err(|e| Error::stop(format!("the address {url}"), e))?;
+        Ok(Self { table: Arc::new(PrefixStore::new(root.clone(), prefix)), url, root, folder })
+    }
+
+    /// The address, which has no secrets.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The table's files: paths count from the table.
+    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.table
+    }
+
+    /// The store as a whole.
+    pub(super) fn root(&self) -> &Arc<dyn ObjectStore> {
+        &self.root
+    }
+
+    /// The folder, on local disk.
+    pub(super) fn folder(&self) -> Option<&FilePath> {
+        self.folder.as_deref()
+    }
+
+    /// The log of the table as deltalake knows it: an entry is created if absent, on every store.
+    pub(super) fn log(&self) -> LogStoreRef {
+        default_logstore(self.table.clone(), self.root.clone(), &self.url, &StorageConfig::default())
+    }
+
+    /// Makes what others have put into the log durable: a commit whose put failed after the link is seen, and not yet on disk.
+    pub(super) fn sync_log(&self) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let log = folder.join("_delta_log");
+        sync_directories(&log).map_err(|e| Error::retry(format!("fsync of {}", log.display()), e))
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.folder {
+            Some(folder) => write!(f, "{}", folder.display()),
+            None => write!(f, "{}", self.url),
+        }
+    }
+}
