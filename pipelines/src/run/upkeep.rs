@@ -131,7 +131,7 @@ impl Upkeep {
 
     /// The segments of a table that a compaction holds.
     fn held(&self, index: usize) -> BTreeSet<String> {
-        let held = self.busy.as_ref().filter(|(table, _)| *table == index && !planted(Bug::CompactingSegmentsMarked));
+        let held = self.busy.as_ref().filter(|(table, _)| *table == index);
         held.map(|(_, segments)| segments.clone()).unwrap_or_default()
     }
 

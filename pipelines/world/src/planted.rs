@@ -108,15 +108,13 @@ pub enum Bug {
     FastestLaneCounts,
     /// The segments of a compaction stay beside its run.
     CompactedRowsTwice,
-    /// The segments of a compaction that is under way are given to a move.
-    CompactingSegmentsMarked,
     /// Segments whose rows are hot are compacted with others.
     HotSegmentsCompacted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 52] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -168,7 +166,6 @@ impl Bug {
         Self::OutboxCutTooEarly,
         Self::FastestLaneCounts,
         Self::CompactedRowsTwice,
-        Self::CompactingSegmentsMarked,
         Self::HotSegmentsCompacted,
     ];
 }
