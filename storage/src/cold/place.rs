@@ -1,6 +1,7 @@
 //! Where a cold table lies: a folder on local disk, or a prefix of an object store.
 
 use super::store::{DurableFs, sync_directories};
+use crate::durable::create_dir_all;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use flow::{Error, Remedy, Result};
 use object_store::ObjectStore;
@@ -9,6 +10,7 @@ use object_store::prefix::PrefixStore;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use url::Url;
+use world::LocalDisk;
 
 /// The place of one table. Clones share the store.
 #[derive(Clone, Debug)]
@@ -64,11 +66,14 @@ impl Place {
         default_logstore(self.table.clone(), self.root.clone(), &self.url, &StorageConfig::default())
     }
 
-    /// Makes what others have put into the log durable: a commit whose put failed after the link is seen, and not yet on disk.
+    /// Makes what others have put into the log durable: a commit whose put failed after the link is seen, and not yet on disk. The folders
+    /// above it too, which whoever made them may not have forced.
     pub(super) fn sync_log(&self) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         let log = folder.join("_delta_log");
-        sync_directories(&log).map_err(|e| Error::retry(format!("fsync of {}", log.display()), e))
+        create_dir_all(&LocalDisk, &log)
+            .and_then(|()| sync_directories(&log))
+            .map_err(|e| Error::retry(format!("fsync of {}", log.display()), e))
     }
 }
 
