@@ -9,8 +9,9 @@
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make bench-durability  what fsync and epochs of 1 s cost against neither, and how long acks take; ARGS="--messages 400000"
-# make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
+# make bench-operators bench-queries  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
 # make bench-bytes  bytes a reading, in segments and in cold files, by column; ARGS="--decimals"
+# make bench-queries  queries of 50 million readings beside DuckDB on the same rows; ARGS="--readings 5000000"
 # make audit     advisories, bans, licences and sources of the dependencies
 
 target := $(or $(CARGO_TARGET_DIR),target)
@@ -80,6 +81,11 @@ bench-operators:
 bench-bytes:
 	@echo "bench-bytes: a cold release build takes about 25 minutes on two cores"
 	cargo bench --package bench --bench bytes -- $(ARGS)
+
+bench-queries: setup
+	@echo "bench-queries: a cold release build takes about 25 minutes on two cores, the measurement 10; 15 GB of disk"
+	cargo build --release --package pipelines --bin tidegate
+	$${TIDEGATE_VENV:-$${XDG_CACHE_HOME:-$$HOME/.cache}/tidegate/venv}/bin/python bench/peers/queries.py --tidegate $(target)/release/tidegate --folder $(target)/bench-queries $(ARGS)
 
 audit: setup
 	cargo deny check bans licenses sources

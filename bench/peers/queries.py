@@ -140,6 +140,12 @@ def rows_of(text):
     return [tuple(row) for row in list(csv.reader(io.StringIO(text)))[1:]]
 
 
+def values(table):
+    """The rows of an Arrow table; times without their zone, which is UTC."""
+    plain = [column.cast("timestamp[us]") if str(column.type).startswith("timestamp") else column for column in table.columns]
+    return list(zip(*(column.to_pylist() for column in plain)))
+
+
 def same(ours, theirs):
     """Whether two answers hold the same values: numbers to nine digits, times to the millisecond as text."""
     if len(ours) != len(theirs):
@@ -237,9 +243,9 @@ def measure(database, tidegate, arguments, figures):
         if forget_files():
             cold = timed(lambda: tidegate.ask(ours.format(t="readings")), 1)[0]
         mine, text = timed(lambda: tidegate.ask(ours.format(t="readings")), arguments.runs)
-        own, answer = timed(lambda: database.execute(theirs.format(t="own")).fetchall(), arguments.runs)
-        their, _ = timed(lambda: database.execute(theirs.format(t="files")).fetchall(), arguments.runs)
-        found, expected = rows_of(text), answer
+        own, answer = timed(lambda: database.sql(theirs.format(t="own")).to_arrow_table(), arguments.runs)
+        their, _ = timed(lambda: database.sql(theirs.format(t="files")).to_arrow_table(), arguments.runs)
+        found, expected = rows_of(text), values(answer)
         if "ORDER BY" in ours and "DISTINCT ON" not in ours and not same(found, expected) or "DISTINCT ON" in ours and not same(sorted(found), sorted(expected)):
             sys.exit(f"{name}: the answers differ: {found[:3]} and {expected[:3]}")
         ratio = mine / min(own, their)
