@@ -18,7 +18,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-durability bench-operators bench-bytes audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-durability bench-operators bench-bytes bench-queries audit
 
 test: setup lint
 	cargo build --workspace --bins
