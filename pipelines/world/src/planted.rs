@@ -108,13 +108,11 @@ pub enum Bug {
     FastestLaneCounts,
     /// The segments of a compaction stay beside its run.
     CompactedRowsTwice,
-    /// Segments whose rows are hot are compacted with others.
-    HotSegmentsCompacted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 51] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -166,7 +164,6 @@ impl Bug {
         Self::OutboxCutTooEarly,
         Self::FastestLaneCounts,
         Self::CompactedRowsTwice,
-        Self::HotSegmentsCompacted,
     ];
 }
 
