@@ -162,7 +162,8 @@ pub struct TiersExportArguments {
     /// The table.
     #[arg(long, value_name = "NAME")]
     pub table: String,
-    /// A new or empty folder: a path or a `file:` URL.
+    /// A new or empty folder: a path, a `file:` URL or `s3://bucket/prefix`. A bucket is reached by the table's `cold.s3` and the environment's
+    /// `AWS_…` variables.
     #[arg(long, value_name = "URL")]
     pub to: String,
     /// What is made there.

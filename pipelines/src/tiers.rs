@@ -10,14 +10,15 @@ use crate::run::instance::OWNER;
 use flow::{Error, Remedy, Result};
 use ingest::lock::DirectoryLock;
 use std::path::{Path, PathBuf};
-use storage::TableSpec;
 use storage::cold::ColdTables;
 use storage::epoch::LocalEpochs;
 use storage::export::{Exported, Form, export as export_rows, rows};
 use storage::quarantine::{Aside, Sealer, set_aside};
+use storage::upload::upload;
 use storage::verify::{Report, Subject};
 use storage::view::View;
 use storage::warm::segment_path;
+use storage::{ColdOptions, TableSpec};
 use tempfile::TempDir;
 use url::Url;
 use world::{LocalDisk, World};
@@ -81,10 +82,20 @@ pub fn quarantine(plan: Option<Plan>, data_dir: &Path, arguments: &TiersQuaranti
 /// Writes the rows of a table as a fresh one; the text says how many.
 pub fn export(plan: Option<Plan>, data_dir: &Path, arguments: &TiersExportArguments) -> Result<String> {
     let plan = plan.map_or_else(|| kept(data_dir), Ok)?;
-    let to = target(&arguments.to)?;
-    let made = runtime()?.block_on(write(&plan, data_dir, arguments, &to))?;
+    let made = match target(&arguments.to)? {
+        Target::Folder(to) => runtime()?.block_on(write(&plan, data_dir, arguments, &to))?,
+        Target::Bucket { url, name } => runtime()?.block_on(async {
+            let aside = tempfile::Builder::new().prefix("export-").tempdir_in(data_dir);
+            let aside = aside.map_err(|e| Error::stop(format!("making a folder in {}", data_dir.display()), e))?;
+            let folder = aside.path().join(&name);
+            let made = write(&plan, data_dir, arguments, &folder).await?;
+            let table = plan.tables.iter().find(|table| table.name == arguments.table);
+            let s3 = table.and_then(|table| Some(table.options.cold.as_ref()?.s3.clone())).unwrap_or_default();
+            upload(&folder, &ColdOptions { s3, ..ColdOptions::at(url) }, &name).await.map(|()| made)
+        })?,
+    };
     let Exported { files, rows, bytes } = made;
-    Ok(format!("{rows} rows of {} in {files} files of {bytes} bytes: {}\n", arguments.table, to.display()))
+    Ok(format!("{rows} rows of {} in {files} files of {bytes} bytes: {}\n", arguments.table, arguments.to))
 }
 
 async fn write(plan: &Plan, data_dir: &Path, arguments: &TiersExportArguments, to: &Path) -> Result<Exported> {
@@ -138,16 +149,31 @@ fn link(view: &View, data_dir: &Path, table: &str) -> std::io::Result<TempDir> {
     Ok(links)
 }
 
-/// The folder of a path or a `file:` URL.
-fn target(to: &str) -> Result<PathBuf> {
+/// Where an export goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Folder(PathBuf),
+    /// The address of what holds it, and its name there.
+    Bucket {
+        url: String,
+        name: String,
+    },
+}
+
+/// What a path or a URL says.
+fn target(to: &str) -> Result<Target> {
+    let wrong = |what: String| Err(Error::new(Remedy::Stop, what));
     match Url::parse(to) {
-        Ok(url) if url.scheme() == "file" => {
-            url.to_file_path().map_err(|()| Error::new(Remedy::Stop, format!("{to} is no path of this machine")))
-        }
-        Ok(url) if to.contains("://") => {
-            Err(Error::new(Remedy::Stop, format!("an export goes to a path or a file: URL, not to {}:", url.scheme())))
-        }
-        _ => Ok(PathBuf::from(to)),
+        Ok(url) if url.scheme() == "file" => match url.to_file_path() {
+            Ok(path) => Ok(Target::Folder(path)),
+            Err(()) => wrong(format!("{to} is no path of this machine")),
+        },
+        Ok(url) if url.scheme() == "s3" => match to.trim_end_matches('/').rsplit_once('/') {
+            Some((above, name)) if !above.ends_with('/') => Ok(Target::Bucket { url: above.to_owned(), name: name.to_owned() }),
+            _ => wrong(format!("{to} names no folder of the bucket")),
+        },
+        Ok(url) if to.contains("://") => wrong(format!("an export goes to a path, a file: or an s3: URL, not to {}:", url.scheme())),
+        _ => Ok(Target::Folder(PathBuf::from(to))),
     }
 }
 
@@ -160,9 +186,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_path_or_a_file_url() {
-        assert_eq!(target("out/t").unwrap(), PathBuf::from("out/t"));
-        assert_eq!(target("file:///tmp/t").unwrap(), PathBuf::from("/tmp/t"));
-        assert!(target("s3://bucket/t").unwrap_err().to_string().contains("not to s3:"));
+    fn a_target_is_a_path_a_file_url_or_a_folder_of_a_bucket() {
+        assert_eq!(target("out/t").unwrap(), Target::Folder("out/t".into()));
+        assert_eq!(target("file:///tmp/t").unwrap(), Target::Folder("/tmp/t".into()));
+        assert_eq!(target("s3://bucket/a/t/").unwrap(), Target::Bucket { url: "s3://bucket/a".into(), name: "t".into() });
+        assert!(target("s3://bucket").unwrap_err().to_string().contains("no folder"));
+        assert!(target("gs://bucket/t").unwrap_err().to_string().contains("not to gs:"));
     }
 }

@@ -13,7 +13,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// An SQL text that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,11 +49,21 @@ impl From<DataFusionError> for SqlError {
     }
 }
 
-/// What a function of ours says of its arguments, out of what DataFusion says around it.
+/// What a function says of its arguments, out of what DataFusion says around it: ours in its own words, any other by what it takes.
 fn without_nesting(message: String) -> String {
-    let Some((_, said)) = message.split_once("user-defined coercion failed with: Error during planning: ") else { return message };
-    said.split_once(" No function matches").map_or(said, |(first, _)| first).trim_end_matches('.').to_owned()
+    if let Some((_, said)) = message.split_once("user-defined coercion failed with: Error during planning: ") {
+        return said.split_once(" No function matches").map_or(said, |(first, _)| first).trim_end_matches('.').to_owned();
+    }
+    let call = message.split_once("No function matches the given name and argument types '");
+    let Some((call, rest)) = call.and_then(|(_, said)| said.split_once('\'')) else { return message };
+    let known = rest.lines().skip_while(|line| !line.contains("Candidate functions")).skip(1).map(str::trim);
+    let known: Vec<_> = known.filter(|line| !line.is_empty()).take(CANDIDATES).collect();
+    let known = if known.is_empty() { String::new() } else { format!("; there is {}", known.join(", ")) };
+    format!("{call}: no function of this name takes these types{known}")
 }
+
+/// So many forms of a function are named to whom uses another.
+const CANDIDATES: usize = 4;
 
 /// A scalar SQL expression over the columns of one schema.
 #[derive(Clone, Debug)]
@@ -80,7 +90,7 @@ impl Expression {
     pub fn parse(text: &str, schema: &SchemaRef) -> Result<Self, SqlError> {
         let context = context();
         let columns = DFSchema::try_from(schema.clone())?;
-        let logical = logical(&context, text, &columns)?.unalias();
+        let logical = logical(context, text, &columns)?.unalias();
         if !datafusion::logical_expr::utils::find_aggregate_exprs([&logical]).is_empty() {
             return Err(SqlError::new("an aggregate is only possible in a window"));
         }
@@ -147,8 +157,14 @@ impl Expression {
     }
 }
 
-/// A planner that changes nothing it is not asked to change: one partition, no optimizer, places in its errors.
-pub(crate) fn context() -> SessionContext {
+/// A planner that changes nothing it is not asked to change: one partition, no optimizer, places in its errors. Nothing is registered in it
+/// by name, so all share one: it has some hundred functions.
+pub(crate) fn context() -> &'static SessionContext {
+    static CONTEXT: LazyLock<SessionContext> = LazyLock::new(made);
+    &CONTEXT
+}
+
+fn made() -> SessionContext {
     let mut config = SessionConfig::new().with_target_partitions(1).with_create_default_catalog_and_schema(false);
     config.options_mut().sql_parser.collect_spans = true;
     let state = SessionStateBuilder::new().with_config(config).with_default_features();

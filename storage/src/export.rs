@@ -5,6 +5,7 @@
 
 use crate::cold::{Cold, Edit, MoveFile};
 use crate::durable::create_dir_all;
+use crate::last::LastRows;
 use crate::options::{ColdOptions, TableSpec};
 use crate::view::View;
 use arrow::array::{AsArray, RecordBatch};
@@ -58,7 +59,7 @@ pub async fn rows(spec: &TableSpec, view: View, condition: Option<&str>, functio
     let failed = |e| Error::stop("a session for an export", e);
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY))).build_arc().map_err(failed)?;
     let session = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
-    crate::catalog::register(&session, std::slice::from_ref(spec), &Arc::new(view)).map_err(failed)?;
+    crate::catalog::register(&session, std::slice::from_ref(spec), &Arc::new(view), &LastRows::default()).map_err(failed)?;
     functions(&session);
     let name = spec.name.replace('"', "\"\"");
     let filter = condition.map(|condition| format!(" WHERE ({condition})")).unwrap_or_default();

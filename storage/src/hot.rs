@@ -31,6 +31,15 @@ pub struct HotTable {
     pub floor: u64,
     /// The rows, oldest first.
     pub batches: Vec<RecordBatch>,
+    /// How many of the batches are of each epoch, in their order.
+    pub epochs: Vec<(u64, usize)>,
+}
+
+impl HotTable {
+    /// The batches, each with its epoch.
+    pub fn by_epoch(&self) -> impl Iterator<Item = (u64, &RecordBatch)> {
+        self.epochs.iter().flat_map(|(epoch, batches)| std::iter::repeat_n(*epoch, *batches)).zip(&self.batches)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +120,11 @@ impl Hot {
     /// What a query sees of each table. Tables that are missing have the floor `floor(table)` and no rows.
     #[must_use]
     pub fn snapshot(&self) -> BTreeMap<String, HotTable> {
-        let table = |t: &Table| HotTable { floor: t.floor, batches: t.epochs.values().flat_map(|r| r.batches.iter().cloned()).collect() };
+        let table = |t: &Table| HotTable {
+            floor: t.floor,
+            batches: t.epochs.values().flat_map(|r| r.batches.iter().cloned()).collect(),
+            epochs: t.epochs.iter().map(|(epoch, r)| (*epoch, r.batches.len())).collect(),
+        };
         self.tables.iter().map(|(name, t)| (name.clone(), table(t))).collect()
     }
 

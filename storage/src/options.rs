@@ -1,8 +1,10 @@
 //! What a table is: its name, columns and key, and the words that say how long each tier keeps its rows.
 
 use arrow::datatypes::SchemaRef;
+use object_store::aws::AmazonS3ConfigKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A table of the pipeline.
@@ -102,8 +104,12 @@ impl WarmOptions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColdOptions {
-    /// A path, or a URL of an object store; the table lies in `<url>/<table>`.
+    /// A path, a `file:` URL, or `s3://bucket/prefix`; the table lies in `<url>/<table>`.
     pub url: String,
+    /// Of an `s3:` address: `endpoint`, `region` and whatever else object_store's `AmazonS3ConfigKey` names. What is not here is taken from the
+    /// environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT`, …), which is the place for secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub s3: BTreeMap<String, String>,
     /// Days older than this are dropped, one a minute at most. Left out: never.
     #[serde(with = "time::maybe", default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -126,7 +132,7 @@ impl ColdOptions {
     /// A table below this address, with the defaults of everything else.
     #[must_use]
     pub fn at(url: String) -> Self {
-        Self { url, age: None, commit_every: five_minutes(), file_size: quarter_gib(), keep_removed: week() }
+        Self { url, s3: BTreeMap::new(), age: None, commit_every: five_minutes(), file_size: quarter_gib(), keep_removed: week() }
     }
 
     /// The object store that the table is in: scheme and bucket.
@@ -137,12 +143,25 @@ impl ColdOptions {
         &self.url[..scheme.len() + "://".len() + host.len()]
     }
 
-    /// Nothing when removed files outlive every query, which may take `query_time`; else what is wrong.
-    pub fn check(&self, query_time: Duration) -> Result<(), String> {
-        (self.keep_removed > 2 * query_time).then_some(()).ok_or_else(|| {
-            let [kept, query] = [self.keep_removed, query_time].map(humantime::format_duration);
-            format!("cold.keep_removed is {kept}; a query may take {query} (limits.query_time) and needs its files: keep them longer than twice that")
-        })
+    /// Nothing when the address can be one, and removed files outlive every query, which may take `query_time`; else the key and what is wrong
+    /// with it.
+    pub fn check(&self, query_time: Duration) -> Result<(), (&'static str, String)> {
+        let scheme = self.url.split_once("://").map_or("file", |(scheme, _)| scheme);
+        if !["file", "s3"].contains(&scheme) {
+            return Err(("cold.url", format!("cold.url is of {scheme}:; it must be a path, a file: URL or s3://bucket/prefix")));
+        }
+        if let Some(key) = self.s3.keys().find(|key| scheme != "s3" || key.parse::<AmazonS3ConfigKey>().is_err()) {
+            let why = if scheme == "s3" { "not known: `endpoint` and `region` are" } else { "of no use without an s3: address" };
+            return Err(("cold.s3", format!("cold.s3.{key} is {why}")));
+        }
+        if self.keep_removed > 2 * query_time {
+            return Ok(());
+        }
+        let [kept, query] = [self.keep_removed, query_time].map(humantime::format_duration);
+        let message = format!(
+            "cold.keep_removed is {kept}; a query may take {query} (limits.query_time) and needs its files: keep them longer than twice that"
+        );
+        Err(("cold.keep_removed", message))
     }
 }
 

@@ -250,6 +250,7 @@ mod tests {
     use super::*;
     use crate::catalog::register;
     use crate::epoch::Whole;
+    use crate::last::LastRows;
     use crate::testing::{readings, spec};
     use crate::view::{LiveLane, Views};
     use arrow::util::pretty::pretty_format_batches;
@@ -292,7 +293,7 @@ mod tests {
         let session = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
         let mut spec = spec();
         spec.options.cold = Some(serde_json::from_str(r#"{"url": "cold"}"#).unwrap());
-        register(&session, &[spec], &Arc::new(view)).unwrap();
+        register(&session, &[spec], &Arc::new(view), &LastRows::default()).unwrap();
         session
     }
 

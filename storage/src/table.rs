@@ -42,6 +42,8 @@ pub struct OneTable {
     spec: TableSpec,
     view: Arc<View>,
     schema: SchemaRef,
+    /// Its rows have its own columns only, and somebody may ask for the newest ones.
+    has_last: bool,
     pruned: AtomicU64,
 }
 
@@ -57,7 +59,17 @@ impl OneTable {
             fields.push(Arc::new(Field::new(TIER, DataType::Utf8, false)));
         }
         let schema = Arc::new(Schema::new(fields));
-        Self { spec, view, schema, pruned: AtomicU64::new(0) }
+        Self { spec, view, schema, has_last: !tiers, pruned: AtomicU64::new(0) }
+    }
+
+    /// The same, and no rule puts `<table>_last` in its place.
+    pub(crate) fn as_it_is(self) -> Self {
+        Self { has_last: false, ..self }
+    }
+
+    /// The table's name, where `<table>_last` may stand in its place.
+    pub(crate) fn with_last(&self) -> Option<&str> {
+        self.has_last.then_some(self.spec.name.as_str())
     }
 
     /// Segments and batches that scans have left out so far because of their filters.
@@ -280,6 +292,7 @@ mod tests {
     use super::*;
     use crate::catalog::register;
     use crate::epoch::{TableState, Whole};
+    use crate::last::LastRows;
     use crate::panes::Identity;
     use crate::testing::{readings, spec};
     use crate::view::{ColdView, LiveLane, View};
@@ -321,14 +334,14 @@ mod tests {
         if moved > 0 {
             let rows: Vec<_> = old.iter().take(moved as usize).map(batch).collect();
             let provider = Arc::new(MemTable::try_new(spec().schema, vec![rows]).unwrap());
-            view.cold.insert("t".to_owned(), ColdView { provider, moved: [(Lane("l".into()), moved)].into() });
+            view.cold.insert("t".to_owned(), ColdView { provider, moved: [(Lane("l".into()), moved)].into(), dropped: 0 });
         }
         Arc::new(view)
     }
 
     fn session(view: &Arc<View>) -> SessionContext {
         let session = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true).with_target_partitions(2));
-        register(&session, &[spec()], view).unwrap();
+        register(&session, &[spec()], view, &LastRows::default()).unwrap();
         session
     }
 
@@ -444,7 +457,7 @@ mod tests {
         let old = [vec![(0, 1, 0), (0, 2, 0)], vec![(1, 11, 0), (2, 12, 0)], vec![(0, 21, 0), (3, 22, 1)]];
         let view = view(dir.path(), &old, 0, 0, &vec![(0, 23, 0)]);
         let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-        register(&session, &[spec()], &view).unwrap();
+        register(&session, &[spec()], &view, &LastRows::default()).unwrap();
         for gone in ["0", "1"] {
             std::fs::remove_file(segment_path(&view.warm, "t", &format!("{gone}.parquet"))).unwrap();
         }

@@ -93,6 +93,8 @@ pub struct ColdView {
     pub provider: Arc<dyn TableProvider>,
     /// The lanes' transaction versions `t`, by name of the lane; a missing one is 0.
     pub moved: BTreeMap<Lane, u64>,
+    /// Rows that were dropped with their days since the table's beginning.
+    pub dropped: u64,
 }
 
 /// Where cold tables are read from.

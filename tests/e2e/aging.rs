@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tests::{Mosquitto, Publisher, Running, Tidegate, rows, until};
+use tests::{Mosquitto, Publisher, Running, S3, Tidegate, python_in, rows, until};
 
 const PIPELINE: &str = r#"
 [sources.floor]
@@ -19,7 +19,7 @@ key = ["device_id"]
 inputs = ["floor"]
 hot = { age = "500ms" }
 warm = { age = "4s", partition = "2s", fan_in = 2 }
-cold = { url = "cold", commit_every = "1s" }
+cold = { COLD, commit_every = "1s" }
 
 # Kept in warm for good: compaction alone.
 [tables.kept]
@@ -60,8 +60,41 @@ fn metric(running: &Running, name: &str, label: &str) -> u64 {
 
 #[test]
 fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
+    age("url = \"cold\"", &mut || {});
+}
+
+/// The server is killed with the process; what neither has is nowhere.
+#[test]
+fn the_same_while_they_age_into_a_bucket() {
+    let mut s3 = S3::start();
+    let tidegate = age(&s3.cold("plant"), &mut || {
+        s3.kill();
+        s3.start_again();
+    });
+    let days = std::fs::read_dir(s3.objects("plant/readings")).expect("the bucket is a folder").count();
+    assert!(days >= 3, "a log and two days");
+    let options: Vec<_> = s3.options().iter().map(|(key, value)| format!("'aws_{key}': '{value}'")).collect();
+    let code = format!(
+        "import polars\nrows = polars.scan_delta('{}/readings', storage_options={{{}, 'aws_allow_http': 'true'}})\n\
+         print(rows.select(polars.len()).collect().item())",
+        s3.url("plant"),
+        options.join(", ")
+    );
+    let cold = tidegate.count("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold'");
+    assert_eq!(python_in(tidegate.folder.path(), &code).trim(), cold.to_string(), "Polars sees the cold rows");
+    let to = s3.url("exports/readings");
+    let export = ["tiers", "export", "--config", "pipeline.toml", "--table", "readings", "--format", "delta", "--to", to.as_str()];
+    let exported = tidegate.call(&export);
+    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    let all = python_in(tidegate.folder.path(), &code.replace(&s3.url("plant"), &s3.url("exports")));
+    assert_eq!(all.trim(), tidegate.count("SELECT count(*) FROM readings").to_string(), "Polars sees the exported rows");
+    assert!(String::from_utf8_lossy(&tidegate.call(&export).stderr).contains("not empty"));
+}
+
+/// Lets rows age into a cold table of these options, with `kill -9` of the process and what `meanwhile` does to others.
+fn age(cold: &str, meanwhile: &mut dyn FnMut()) -> Tidegate {
     let broker = Mosquitto::start();
-    let tidegate = Tidegate::new(&PIPELINE.replace("URL", &broker.url()));
+    let tidegate = Tidegate::new(&PIPELINE.replace("URL", &broker.url()).replace("COLD", cold));
     let mut running = tidegate.start(&[]);
     broker.wait_for_subscriber();
     let mut publisher = Publisher::new(broker.port);
@@ -79,9 +112,9 @@ fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
     until("everything is in files", Duration::from_secs(60), || tidegate.count(hot) == 0);
 
     let (mut answers, mut compacted, mut rewritten, mut kills) = (0, 0, 0, 0);
-    let cold = format!("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold' AND n < {CLOSED}");
+    let is_cold = format!("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold' AND n < {CLOSED}");
     let mut to = CLOSED;
-    while tidegate.count(&cold) < CLOSED as u64 || compacted < 6 || rewritten < 1 || kills < 3 {
+    while tidegate.count(&is_cold) < CLOSED as u64 || compacted < 6 || rewritten < 1 || kills < 3 {
         assert!(
             to < CLOSED + 60 * 100,
             "rows are not cold after {to} readings: {compacted} compactions, {rewritten} rewrites, {kills} kills\n{}",
@@ -101,6 +134,7 @@ fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
             compacted += metric(&running, "compactions_total", "done");
             rewritten += metric(&running, "cold_upkeep_total", "rewrite");
             running.kill();
+            meanwhile();
             assert_eq!(rows(&tidegate.sql(&question("readings"))), [constant()], "asked of the files alone");
             kills += 1;
             running = tidegate.start(&[]);
@@ -114,4 +148,5 @@ fn a_closed_range_of_time_is_the_same_in_every_answer_while_its_rows_age() {
         assert_eq!(rows(&tidegate.sql(&question(table))), [constant()]);
         assert_eq!(tidegate.count(&format!("SELECT count(*) FROM {table}")), to as u64);
     }
+    tidegate
 }

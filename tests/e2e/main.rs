@@ -12,6 +12,7 @@
 //! http.rs       readings by HTTP, sent again after kill -9
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
 //! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
+//! cardinality.rs  two million ids: known devices are untouched, memory is bounded
 //! bad_input.rs  bad messages between good ones
 //! recovery.rs   a start after kill -9 with many devices and a long journal: how soon, and in how much memory
 //! refused.rs    a second run on the same data directory
@@ -24,6 +25,7 @@
 
 mod aging;
 mod bad_input;
+mod cardinality;
 mod cold_readers;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -44,6 +44,14 @@ if ! PATH="$tools/bin:$PATH" command -v cargo-deny >/dev/null 2>&1; then
   rm -rf "$tools/target"
 fi
 
+s3=0.14.1
+if [ "$(cat "$tools/s3s-fs.version" 2>/dev/null)" != "$s3" ]; then
+  echo "setup: s3s-fs $s3 is missing: the S3 server of the end-to-end tests; it goes to $tools (about 3 minutes, once)"
+  cargo install --quiet --locked --debug --force s3s-fs --version "$s3" --features binary --root "$tools" --target-dir "$tools/target"
+  rm -rf "$tools/target"
+  echo "$s3" > "$tools/s3s-fs.version"
+fi
+
 kafka=$tools/kafka
 if ! cmp -s "$here/kafka/pom.xml" "$kafka/pom.xml"; then
   echo "setup: Apache Kafka is missing or of another version: the tests start a broker of it; it goes to $kafka (55 MB)"

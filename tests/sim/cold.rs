@@ -302,6 +302,7 @@ impl ColdViews for SimColdViews {
         Ok(Some(ColdView {
             provider: Arc::new(Files { root: cold.root.clone(), files: version.files.into_iter().map(|f| f.path).collect() }),
             moved,
+            dropped: 0,
         }))
     }
 }

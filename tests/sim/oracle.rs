@@ -29,7 +29,7 @@ pub(crate) fn rows(view: &View, table: &str, warm: &Path, disk: &dyn Disk) -> Re
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tables {
     /// Numbers of readings, with their device and event time.
-    readings: BTreeMap<i64, (String, i64)>,
+    pub(crate) readings: BTreeMap<i64, (String, i64)>,
     /// Readings that were late for a window, by its name.
     late: BTreeSet<(&'static str, i64)>,
     /// How many readings of a slice were late in the second stage.

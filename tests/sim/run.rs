@@ -360,7 +360,7 @@ impl Run {
         }
         if self.scheduler.steps.is_multiple_of(LOOK * 32) {
             let tables = self.tables(life)?;
-            self.shown.look(&tables)?;
+            self.shown.look(life.process.number, &tables)?;
         }
         Ok(())
     }
@@ -375,7 +375,7 @@ impl Run {
         self.look(life)?;
         let tables = self.tables(life)?;
         tables.judge(&self.broker, self.sim.faults.all_on_time())?;
-        self.shown.look(&tables)?;
+        self.shown.look(life.process.number, &tables)?;
         self.shown.all_in(&tables)?;
         let lanes = life.core.live().lanes().now_or_never().ok_or("the lanes wait for something")?.map_err(|e| format!("no lanes: {e}"))?;
         let counted = |word: &str| lanes.iter().filter_map(|lane| lane.whole.counters.get(word)).sum::<u64>();

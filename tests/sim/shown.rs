@@ -1,27 +1,41 @@
-//! What a query has seen stays true: a window that was shown once is in the tables at the end, with the same values, whatever crashed since.
+//! What a query has seen stays true: a window that was shown once is in the tables at the end, with the same values, whatever crashed since;
+//! and while a process lives, nothing that it has shown goes out of view again.
 
 use crate::oracle::Tables;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The windows that were shown so far.
+/// What was shown so far.
 #[derive(Debug, Default)]
-pub(crate) struct Shown(BTreeMap<(&'static str, String, i64), (i64, i64)>);
+pub(crate) struct Shown {
+    /// With their count and sum.
+    windows: BTreeMap<(&'static str, String, i64), (i64, i64)>,
+    /// The process that shows these readings. A later one may have to read them again first.
+    life: u64,
+    readings: BTreeSet<i64>,
+}
 
 impl Shown {
-    /// Takes note of what tables show. An error when a window is not what it was.
-    pub(crate) fn look(&mut self, tables: &Tables) -> Result<(), String> {
+    /// Takes note of what the tables of a process show. An error when a window is not what it was, or a reading is gone.
+    pub(crate) fn look(&mut self, life: u64, tables: &Tables) -> Result<(), String> {
         for (window, now) in &tables.windows {
-            let before = self.0.entry(window.clone()).or_insert(*now);
+            let before = self.windows.entry(window.clone()).or_insert(*now);
             if before != now {
                 return Err(format!("window {window:?} was shown as {before:?} and is {now:?}"));
             }
         }
+        if std::mem::replace(&mut self.life, life) != life {
+            self.readings.clear();
+        }
+        if let Some(gone) = self.readings.iter().find(|n| !tables.readings.contains_key(n)) {
+            return Err(format!("reading {gone} was shown and is out of view"));
+        }
+        self.readings.extend(tables.readings.keys());
         Ok(())
     }
 
     /// Whether tables hold all that was shown.
     pub(crate) fn all_in(&self, tables: &Tables) -> Result<(), String> {
-        let gone = self.0.iter().find(|(window, _)| !tables.windows.contains_key(*window));
+        let gone = self.windows.iter().find(|(window, _)| !tables.windows.contains_key(*window));
         gone.map_or(Ok(()), |(window, value)| Err(format!("window {window:?} was shown as {value:?} and is gone")))
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests share: the `tidegate` binary as a process, a real Mosquitto and a real Apache Kafka, a broker that misbehaves on request, a publisher,
+//! What the tests share: the `tidegate` binary as a process, a real Mosquitto, a real Apache Kafka and a real S3 server, a broker that misbehaves on request, a publisher,
 //! Python, and the comparison of two tables.
 //!
 //! These helpers serve tests alone, so they panic with a message instead of returning errors. A server that is missing is an error
@@ -12,6 +12,7 @@ mod kafka;
 mod mosquitto;
 mod publisher;
 mod python;
+mod s3;
 mod tidegate;
 mod wait;
 
@@ -22,5 +23,6 @@ pub use kafka::Kafka;
 pub use mosquitto::Mosquitto;
 pub use publisher::Publisher;
 pub use python::{python, python_in, repository, shared_data};
+pub use s3::S3;
 pub use tidegate::{Running, Tidegate};
 pub use wait::{free_port, until};

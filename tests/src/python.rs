@@ -33,7 +33,18 @@ pub fn python_in(folder: &Path, code: &str) -> String {
 }
 
 fn environment() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = || set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache"));
-    set("TIDEGATE_VENV").unwrap_or_else(|| cache().join("tidegate/venv"))
+    set("TIDEGATE_VENV").unwrap_or_else(|| cache().join("venv"))
+}
+
+/// The tools that `tests/setup/install.sh` made.
+pub(crate) fn tools() -> PathBuf {
+    cache().join("tools")
+}
+
+fn cache() -> PathBuf {
+    set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").expect("HOME is set").join(".cache")).join("tidegate")
+}
+
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

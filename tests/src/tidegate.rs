@@ -17,6 +17,7 @@ pub struct Tidegate {
     /// Holds `pipeline.toml`, the data directory `data`, inputs and logs.
     pub folder: TempDir,
     runs: std::cell::Cell<u32>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 /// A process that runs the pipeline. Dropping it kills it.
@@ -31,7 +32,13 @@ impl Tidegate {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let head = "[pipeline]\nname = \"test\"\ndata_dir = \"data\"\nlanes = 4\nepoch = \"500ms\"\n\n[observability]\nmetrics = \"127.0.0.1:0\"\n\n";
         std::fs::write(folder.path().join("pipeline.toml"), format!("{head}{toml}")).expect("the pipeline is written");
-        Tidegate { folder, runs: std::cell::Cell::new(0) }
+        Tidegate { folder, runs: std::cell::Cell::new(0), environment: vec![] }
+    }
+
+    /// The same, with a variable in the environment of its processes.
+    pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Tidegate {
+        self.environment.push((name, value));
+        self
     }
 
     /// Starts `run` with these further arguments and does not wait.
@@ -129,7 +136,7 @@ impl Tidegate {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.current_dir(self.folder.path());
+        command.current_dir(self.folder.path()).envs(self.environment.iter().copied());
         command
     }
 }
@@ -166,10 +173,15 @@ impl Running {
 
     /// The most physical memory that it has held at once, in bytes (`VmHWM`).
     pub fn peak_memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_else(|| panic!("no VmHWM in\n{status}"));
+        self.peak_memory_bytes_if_running().expect("a running process has a status")
+    }
+
+    /// The same; none when it has ended.
+    pub fn peak_memory_bytes_if_running(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap_or_else(|e| panic!("{line}: {e}"));
-        kilobytes * 1024
+        Some(kilobytes * 1024)
     }
 
     /// Has it not ended yet?

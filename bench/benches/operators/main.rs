@@ -62,7 +62,7 @@ struct Case {
     has_bare: bool,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 16] = [
     Case { name: "tumbling 10 s, 5 aggregates", build: || window(&usual()), overtaken: false, way: Way::Ends, has_bare: true },
     Case { name: "the same, 1 % out of order", build: || window(&usual()), overtaken: true, way: Way::Ends, has_bare: true },
     Case { name: "hopping 60 s by 10 s", build: hopping, overtaken: true, way: Way::Ends, has_bare: false },
@@ -78,6 +78,11 @@ const CASES: [Case; 11] = [
     Case { name: "dedupe by (device, sequence)", build: dedupe, overtaken: true, way: Way::Passes, has_bare: false },
     Case { name: "enrich by device, 2 columns", build: enrich, overtaken: false, way: Way::Passes, has_bare: false },
     Case { name: "join of two streams by device", build: join, overtaken: false, way: Way::Pairs, has_bare: false },
+    Case { name: "deadband 5 of a value of 0 to 100", build: deadband, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "rate of a gauge", build: rate, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "alert when value > 90 for 10 s", build: alert, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "presence, offline after 1 m", build: presence, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "anomaly by z-score", build: anomaly, overtaken: false, way: Way::Passes, has_bare: false },
     Case { name: "filter value > 50", build: filter, overtaken: false, way: Way::Passes, has_bare: false },
     Case { name: "map to Fahrenheit", build: map, overtaken: false, way: Way::Passes, has_bare: false },
 ];
@@ -153,7 +158,7 @@ fn shaped(window: &Value, select: &Value, by: Option<ByDevice>) -> Built {
 }
 
 fn dedupe() -> Built {
-    Ok(processors::dedupe::build(&serde_json::from_value(json!({ "key": ["device"], "sequence": "sequence" }))?, &input::schema())?)
+    Ok(processors::dedupe::build(&serde_json::from_value(by_key(json!({ "sequence": "sequence" })))?, &input::schema())?)
 }
 
 /// The table knows every device of the largest usual case, so that each reading finds its row among a million.
@@ -169,6 +174,37 @@ fn enrich() -> Built {
 fn join() -> Built {
     let options = json!({ "key": ["device"], "max_rows": 100_000_000, "max_state": "64GiB" });
     Ok(processors::join::build(&serde_json::from_value(options)?, &input::schema(), &input::schema())?)
+}
+
+/// Options with the device as key, and more keys than there are devices.
+fn by_key(mut options: Value) -> Value {
+    options["key"] = json!(["device"]);
+    options["max_keys"] = json!(100_000_000);
+    options
+}
+
+fn deadband() -> Built {
+    let options = by_key(json!({ "absolute": { "value": 5.0 } }));
+    Ok(processors::deadband::build(&serde_json::from_value(options)?, &input::schema())?)
+}
+
+fn rate() -> Built {
+    let options = by_key(json!({ "columns": { "speed": "value" }, "kind": "gauge" }));
+    Ok(processors::rate::build(&serde_json::from_value(options)?, &input::schema())?)
+}
+
+fn alert() -> Built {
+    let options = by_key(json!({ "when": "value > 90", "for": "10s" }));
+    Ok(processors::alert::build("hot", &serde_json::from_value(options)?, &input::schema())?)
+}
+
+fn presence() -> Built {
+    Ok(processors::presence::build(&serde_json::from_value(by_key(json!({ "offline_after": "1m" })))?, &input::schema())?)
+}
+
+fn anomaly() -> Built {
+    let options = by_key(json!({ "column": "value", "zscore": {} }));
+    Ok(processors::anomaly::build(&serde_json::from_value(options)?, &input::schema())?)
 }
 
 fn filter() -> Built {

@@ -18,6 +18,7 @@ use futures::StreamExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storage::last::LastRows;
 use storage::options::TableSpec;
 use storage::view::{ColdViews, View, Views};
 use tokio::sync::Semaphore;
@@ -34,6 +35,8 @@ const MOST_OPERATORS: usize = 1_000;
 pub struct Limits {
     /// Bytes for all queries together; sorts, joins and groups above it spill to disk.
     pub memory_bytes: usize,
+    /// Bytes in which the newest rows of each table are kept for `<table>_last`.
+    pub last_bytes: usize,
     /// From the statement to the last row.
     pub deadline: Duration,
     /// Rows of a result; more is an error, never a cut result.
@@ -47,7 +50,14 @@ pub struct Limits {
 impl Default for Limits {
     /// For a person or dashboard beside the ingest: its memory stays a small part of a machine.
     fn default() -> Self {
-        Self { memory_bytes: 512 << 20, deadline: Duration::from_secs(30), rows: 1_000_000, statement_bytes: 64 << 10, concurrency: 4 }
+        Self {
+            memory_bytes: 512 << 20,
+            last_bytes: 128 << 20,
+            deadline: Duration::from_secs(30),
+            rows: 1_000_000,
+            statement_bytes: 64 << 10,
+            concurrency: 4,
+        }
     }
 }
 
@@ -118,6 +128,7 @@ pub struct Engine {
     limits: Limits,
     runtime: Arc<RuntimeEnv>,
     running: Arc<Semaphore>,
+    last: LastRows,
     functions: fn(&SessionContext),
 }
 
@@ -131,7 +142,8 @@ impl Engine {
             // A counter that is not there cannot be told from one that nothing feeds.
             metrics::counter!(Metric::QueriesRejected.name(), "reason" => reason).absolute(0);
         }
-        Ok(Self { tables: Arc::new(tables), limits, runtime, running, functions: |_| {} })
+        let last = LastRows::new(&tables.specs, limits.last_bytes);
+        Ok(Self { tables: Arc::new(tables), limits, runtime, running, last, functions: |_| {} })
     }
 
     /// The same with more functions: `register` adds them to the session of each query.
@@ -203,7 +215,7 @@ impl Engine {
             session.deregister_udf(name);
         }
         (self.functions)(&session);
-        storage::catalog::register(&session, &tables.specs, &view).map_err(|e| QueryError::Failed(e.to_string()))?;
+        storage::catalog::register(&session, &tables.specs, &view, &self.last).map_err(|e| QueryError::Failed(e.to_string()))?;
         Ok(session)
     }
 

@@ -385,8 +385,8 @@ impl<'w> Builder<'w> {
             if let Err(e) = table.options.warm.check() {
                 self.problems.push(Problem::new(self.written.place(&part, "warm.partition"), e));
             }
-            if let Some(Err(e)) = table.options.cold.as_ref().map(|cold| cold.check(self.written.spec.limits.query_time.0)) {
-                self.problems.push(Problem::new(self.written.place(&part, "cold.keep_removed"), e));
+            if let Some(Err((key, e))) = table.options.cold.as_ref().map(|cold| cold.check(self.written.spec.limits.query_time.0)) {
+                self.problems.push(Problem::new(self.written.place(&part, key), e));
             }
             let Some(stream) = self.joined(&part, &inputs) else { continue };
             self.tables.push(PlannedTable {

@@ -245,7 +245,11 @@ impl Driver {
                     clock = self.world().time.sleep(LOOK);
                 }
                 input = self.feed.next(), if !blocked && !progress.ended => match input? {
-                    Some(taken) => self.take(taken, &mut progress)?,
+                    Some(taken) => {
+                        self.take(taken, &mut progress)?;
+                        // A lane that is never idle would keep timers from going on, for itself and for all.
+                        self.world().time.give_way().await;
+                    }
                     None => progress.ended = true,
                 },
             }

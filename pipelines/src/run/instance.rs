@@ -521,6 +521,7 @@ pub(crate) fn limits(plan: &Plan) -> Limits {
     let of = &plan.limits;
     Limits {
         memory_bytes: usize::try_from(of.query_memory.0).unwrap_or(usize::MAX),
+        last_bytes: usize::try_from(of.last_rows.0).unwrap_or(usize::MAX),
         deadline: of.query_time.0,
         rows: usize::try_from(of.query_rows).unwrap_or(usize::MAX),
         concurrency: of.query_concurrency.get() as usize,

@@ -54,8 +54,9 @@ impl Upkeep {
         }
         let due = |(index, table): (usize, &LaneTable)| {
             let (state, ages) = (whole.tables.get(&table.name)?, ages(index));
+            let floor = if planted(Bug::HotSegmentsCompacted) { u64::MAX } else { ages.floor };
             let leaving = table.age.map_or(i64::MIN, |age| ages.limit(age));
-            let due = table.compaction.due(state, Now { reached: ages.limit(Span(0)), leaving, floor: ages.floor })?;
+            let due = table.compaction.due(state, Now { reached: ages.limit(Span(0)), leaving, floor })?;
             Some((index, due))
         };
         let (table, due) = tables.iter().enumerate().find_map(due)?;

@@ -256,6 +256,9 @@ pub struct ObservabilityOptions {
 pub struct LimitOptions {
     /// Memory of the lanes: hot rows of all tables, operators' state, and what is not written yet. Hot rows leave early when it is short.
     pub memory: Size,
+    /// Memory in which the newest row of each key of a table is kept once `<table>_last` was asked for. Above it every answer is computed from
+    /// all rows.
+    pub last_rows: Size,
     /// Memory of all queries together.
     pub query_memory: Size,
     /// How long a query may take.
@@ -311,6 +314,7 @@ impl Default for LimitOptions {
     fn default() -> Self {
         Self {
             memory: Size(1 << 30),
+            last_rows: Size(128 << 20),
             query_memory: Size(512 << 20),
             query_time: Time(Duration::from_secs(30)),
             query_rows: 1_000_000,

@@ -108,11 +108,13 @@ pub enum Bug {
     FastestLaneCounts,
     /// The segments of a compaction stay beside its run.
     CompactedRowsTwice,
+    /// Segments whose rows are hot are compacted with others.
+    HotSegmentsCompacted,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -164,6 +166,7 @@ impl Bug {
         Self::OutboxCutTooEarly,
         Self::FastestLaneCounts,
         Self::CompactedRowsTwice,
+        Self::HotSegmentsCompacted,
     ];
 }
 

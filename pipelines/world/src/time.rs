@@ -25,6 +25,10 @@ pub trait Time: Send + Sync {
     fn between(&self) -> Waiting {
         Box::pin(std::future::ready(()))
     }
+    /// A place where a task that always has work lets others run, and clocks go on.
+    fn give_way(&self) -> Waiting {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Threads that may block.
@@ -69,6 +73,10 @@ impl Time for RealTime {
 
     fn chance(&self) -> u64 {
         rand::random()
+    }
+
+    fn give_way(&self) -> Waiting {
+        Box::pin(tokio::task::yield_now())
     }
 }
 

@@ -13,7 +13,7 @@ mod outdated;
 mod tests;
 
 use crate::duration::Duration;
-use crate::keyed::{self, Keyed};
+use crate::keyed::{self, Keyed, million};
 use crate::keys::AHEAD;
 use crate::{BuildError, error};
 use arrow::array::{Array, AsArray, BooleanArray, UInt64Array};
@@ -41,6 +41,10 @@ pub struct DedupeOptions {
     /// What makes two readings the same.
     #[serde(default)]
     pub by: By,
+    /// How many keys are held; readings of further ones are dead letters with reason `state_limit`. A key is forgotten when the watermark is
+    /// `horizon` beyond its last reading.
+    #[serde(default = "million")]
+    pub max_keys: u64,
 }
 
 /// What makes two readings of a key the same.
@@ -64,7 +68,7 @@ pub fn build(options: &DedupeOptions, input: &SchemaRef) -> Result<Box<dyn Opera
     if options.key.is_empty() {
         return Err(BuildError::new("key", "a sequence needs the columns within which it counts"));
     }
-    let keys = Keyed::new(&options.key, u64::MAX, input)?;
+    let keys = Keyed::new(&options.key, options.max_keys, input)?;
     Ok(Box::new(Dedupe {
         schema: input.clone(),
         key: options.key.len(),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::{Collect, Parts, batch, schema};
 use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringViewArray};
+use flow::Reason;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -55,6 +56,22 @@ fn silent_keys_are_forgotten() {
     assert_eq!(operator.held().0, 1);
     operator.on_batch(batch(&[("a", 1, 1), ("b", 3_000_000, 1)]), &mut out).unwrap();
     assert_eq!((out.count(Count::Unproven), out.count(Count::Duplicate)), (1, 1));
+}
+
+/// Rows that were refused because the state is full.
+fn refused(out: &Collect) -> usize {
+    out.refused().iter().filter(|(reason, _)| *reason == Reason::StateLimit).map(|(_, rows)| rows).sum()
+}
+
+#[test]
+fn keys_beyond_the_limit_are_dead_letters_until_a_held_one_is_forgotten() {
+    let (mut operator, mut out) = (dedupe(serde_json::json!({ "max_keys": 2 })), Collect::default());
+    operator.on_batch(batch(&[("a", 1, 1), ("b", 3_000_000, 1), ("c", 3, 1), ("a", 1, 1), ("a", 2, 2), ("c", 3, 1)]), &mut out).unwrap();
+    assert_eq!(out.readings(), [("a".into(), 1, 1), ("b".into(), 3_000_000, 1), ("a".into(), 2, 2)]);
+    assert_eq!((refused(&out), out.count(Count::Duplicate)), (2, 1));
+    operator.on_watermark(EventTime(3_000_000), &mut out).unwrap();
+    operator.on_batch(batch(&[("c", 3_000_000, 1)]), &mut out).unwrap();
+    assert_eq!((refused(&out), out.readings().len()), (2, 4));
 }
 
 proptest! {

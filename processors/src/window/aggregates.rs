@@ -105,7 +105,7 @@ impl Aggregates {
         let table = table.map_err(|e| at_select(e.into()))?;
         let mut texts = Vec::with_capacity(select.len());
         for (name, text) in select {
-            let expr = sql::logical(&context, text, table.schema()).and_then(|e| checked(e, key));
+            let expr = sql::logical(context, text, table.schema()).and_then(|e| checked(e, key));
             let expr = expr.and_then(|e| first_last::by_event_time(e, table.schema()));
             texts.push(expr.map_err(|e| e.at(format!("select.{name}")))?);
         }

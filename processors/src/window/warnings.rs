@@ -16,7 +16,7 @@ pub fn warnings(options: &WindowOptions, input: &SchemaRef) -> Vec<BuildError> {
     let context = sql::context();
     let mut warnings = vec![];
     for (name, text) in &options.select {
-        let Ok(expr) = sql::logical(&context, text, &columns) else { continue };
+        let Ok(expr) = sql::logical(context, text, &columns) else { continue };
         let Some(function) = find_aggregate_exprs([&expr]).iter().find_map(keeping) else { continue };
         let message = format!("{function} keeps every value until its window is done: memory grows with the readings of a window");
         let hint = Some(

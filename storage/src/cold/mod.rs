@@ -1,4 +1,4 @@
-//! Cold: one Delta table per table, on local disk, that any Delta reader opens.
+//! Cold: one Delta table per table, on local disk or in a bucket, that any Delta reader opens.
 //!
 //! `table` is the Delta table and `commit` its edits; `files` writes Parquet files as `layout` has them, of rows that `sort` gives; `sweep`
 //! takes away what a crashed move left; `log` keeps the log short and deletes what it let go; `place` is where it lies, `store` the object
@@ -10,8 +10,6 @@
 //! a reader of an older one has them in warm.
 //!
 //! Files that a commit let go of stay for a while: whoever reads an older version finds them.
-//!
-//! Not here yet: object stores other than local disk.
 
 mod commit;
 mod files;
@@ -30,6 +28,7 @@ mod views;
 pub use files::{MoveFile, write_files};
 pub(crate) use layout::properties;
 pub use named::NamedFile;
+pub(crate) use place::Place;
 pub use seam::{ColdFile, ColdTable, ColdVersion, Edit, RemovedFile};
 pub use store::DurableFs;
 pub use sweep::{is_abandoned, move_name, rewrite_name};

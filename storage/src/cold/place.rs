@@ -2,19 +2,26 @@
 
 use super::store::{DurableFs, sync_directories};
 use crate::durable::create_dir_all;
+use crate::options::ColdOptions;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use flow::{Error, Remedy, Result};
-use object_store::ObjectStore;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, RetryConfig};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
 use world::LocalDisk;
 
+/// Few and short: the mover has a breaker and waits of its own, and a query should say that the store is away before its time is over.
+const RETRIES: usize = 3;
+const RETRY_FOR: Duration = Duration::from_secs(20);
+
 /// The place of one table. Clones share the store.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The table's own address, which ends with a slash.
     url: Url,
     /// The store as a whole, as addresses count from it.
@@ -26,14 +33,39 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place `<url>/<name>`; `url` is a path or a `file:` URL. Opens nothing.
-    pub(super) fn new(url: &str, name: &str) -> Result<Self> {
+    /// The place `<url>/<name>`; `url` is a path, a `file:` URL or `s3://bucket/prefix`. Opens nothing.
+    pub(crate) fn new(options: &ColdOptions, name: &str) -> Result<Self> {
+        let url = options.url.as_str();
+        match url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("s3") => Self::bucket(options, name),
+            None | Some("file") => Self::local(url, name),
+            Some(scheme) => Err(Error::new(Remedy::Stop, format!("a cold table lies in a path, file: or s3:, not in {scheme}: ({url})"))),
+        }
+    }
+
+    fn local(url: &str, name: &str) -> Result<Self> {
         let path = url.strip_prefix("file://").unwrap_or(url);
         let folder = std::path::absolute(FilePath::new(path).join(name)).map_err(|e| Error::stop(format!("cold path {url}"), e))?;
         let no_path = |()| Error::new(Remedy::Stop, format!("{} is no absolute path", folder.display()));
         let address = Url::from_directory_path(&folder).map_err(no_path)?;
         let root = DurableFs::new(FilePath::new("/")).map_err(|e| Error::stop(format!("opening {}", folder.display()), e))?;
         Self::of(address, Arc::new(root), Some(folder))
+    }
+
+    /// What a put has answered is durable there, and an entry of the log is put only if absent (`If-None-Match`).
+    fn bucket(options: &ColdOptions, name: &str) -> Result<Self> {
+        let failed = |e: &dyn std::fmt::Display| Error::new(Remedy::Stop, format!("the cold address {}: {e}", options.url));
+        let url: Url = format!("{}/{name}/", options.url.trim_end_matches('/')).parse().map_err(|e| failed(&e))?;
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() };
+        let mut builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry);
+        for (key, value) in &options.s3 {
+            builder = builder.with_config(key.parse().map_err(|e: object_store::Error| failed(&e))?, value);
+        }
+        // Whoever writes http:// means it.
+        if builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|endpoint| endpoint.starts_with("http://")) {
+            builder = builder.with_allow_http(true);
+        }
+        Self::of(url, Arc::new(builder.build().map_err(|e| failed(&e))?), None)
     }
 
     fn of(url: Url, root: Arc<dyn ObjectStore>, folder: Option<PathBuf>) -> Result<Self> {
@@ -47,7 +79,7 @@ impl Place {
     }
 
     /// The table's files: paths count from the table.
-    pub(super) fn store(&self) -> &Arc<dyn ObjectStore> {
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.table
     }
 

@@ -65,7 +65,7 @@ impl Cold {
         for field in schema.fields() {
             stored_type(field.name(), field.data_type())?;
         }
-        let place = Place::new(&options.url, name)?;
+        let place = Place::new(options, name)?;
         let (file_size, keep_removed) = (options.file_size, options.keep_removed);
         Ok(Self { place, schema, file_size, keep_removed, seen: Arc::default() })
     }

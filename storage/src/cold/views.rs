@@ -1,6 +1,6 @@
 //! The cold tables of a pipeline as queries see them.
 
-use super::table::{Cold, Snapshot, transaction};
+use super::table::{Cold, Snapshot, dropped, transaction};
 use crate::view::{ColdView, ColdViews};
 use async_trait::async_trait;
 use flow::{Lane, Result};
@@ -47,7 +47,8 @@ impl ColdTables {
             let t = snapshot.transaction(&transaction(&self.pipeline, table, &lane.0, &chain)).await?;
             moved.insert(lane, t);
         }
-        Ok(ColdView { provider: snapshot.provider().await?, moved })
+        let dropped = snapshot.transaction(&dropped(&self.pipeline, table)).await?;
+        Ok(ColdView { provider: snapshot.provider().await?, moved, dropped })
     }
 }
 

@@ -3,13 +3,11 @@
 use super::instant::Instant;
 use super::report::{Part, Report, TableCount};
 use super::{Fault, Subject};
+use crate::last::REMOVED;
 use crate::view::{LaneView, Stored, Views};
 use flow::Lane;
 use futures::FutureExt;
 use std::collections::BTreeSet;
-
-/// Counters of lanes for rows that went for good (those of cold days stand in the Delta log: `crate::cold::dropped`), as `table.<name>.<word>`: past their age, and set aside by a person.
-const REMOVED: [&str; 2] = ["expired", "quarantined"];
 
 /// Counts the rows of every table, by the rule of the view: a segment whose move is in the cold table is not warm.
 pub(super) fn check(subject: Subject<'_>, instant: &Instant, report: &mut Report) {
