@@ -63,7 +63,7 @@ impl OneTable {
     }
 
     /// The same, and no rule puts `<table>_last` in its place.
-    pub(crate) fn as_it_is(self) -> Self {
+    pub(crate) fn unreplaced(self) -> Self {
         Self { has_last: false, ..self }
     }
 

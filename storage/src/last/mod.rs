@@ -247,7 +247,7 @@ impl LastTable {
 
     /// The rows as they are computed from the whole table.
     async fn computed(&self, state: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        let whole = OneTable::new(self.spec.clone(), self.view.clone(), false).as_it_is();
+        let whole = OneTable::new(self.spec.clone(), self.view.clone(), false).unreplaced();
         let whole = provider_as_source(Arc::new(whole));
         let key: Vec<Expr> = self.spec.key.iter().map(ident).collect();
         let order = key.iter().map(|column| column.clone().sort(true, true)).chain([ident(EVENT_TIME).sort(false, true)]).collect();
