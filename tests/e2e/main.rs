@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! weather.rs    hourly weather of three stations, from a file and through Mosquitto with kill -9; the cold table for others
-//! aging.rs      rows go through all tiers under a reader that must not notice
+//! aging.rs      rows go through all tiers, cold on disk and in a bucket, under a reader that must not notice
 //! cold_readers.rs  the cold table read by DuckDB, Polars, pyarrow and DataFusion, as storage/README.md says
 //! failpoints.rs  the end of the process between any two durable steps; with the feature `failpoints` alone
 //! flights.rs    336,776 flights as readings of aircraft, 2,512 of them without a key
