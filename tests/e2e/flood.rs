@@ -10,18 +10,18 @@ use crate::simulate::{MQTT, REST, VERIFY, check, verify};
 use tests::{Manners, Mosquitto, Record, Running, TestBroker, Tidegate, assert_same, from_environment, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// The pipeline runs for this part of each period while the flood lasts.
-const TURN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// The pipeline runs for a part of each such period while the flood lasts.
+const PERIOD: Duration = Duration::from_secs(1);
 /// What a pipeline under a flood may hold beyond what it holds with nothing to do.
 const ROOM: u64 = 300 << 20;
 
-/// Lets the process run for a part of the time until `is_over`.
-fn slow_down(running: &Running, mut is_over: impl FnMut() -> bool) {
+/// Lets the process run for `turn` of each period until `is_over`.
+fn slow_down(running: &Running, turn: Duration, mut is_over: impl FnMut() -> bool) {
     while !is_over() {
         running.signal("CONT");
-        std::thread::sleep(TURN.0);
+        std::thread::sleep(turn);
         running.signal("STOP");
-        std::thread::sleep(TURN.1 - TURN.0);
+        std::thread::sleep(PERIOD - turn);
     }
     running.signal("CONT");
 }
@@ -51,7 +51,7 @@ fn a_flood_of_ten_times_what_a_pipeline_takes_waits_in_the_broker_and_loses_noth
     );
     std::fs::write(tidegate.path("scenario.toml"), scenario).expect("a file");
     let mut sending = tidegate.spawn(&["simulate", "--scenario", "scenario.toml", "--truth", "truth"]);
-    slow_down(&running, || sending.try_wait().expect("a child of ours can be asked").is_some());
+    slow_down(&running, Duration::from_millis(3), || sending.try_wait().expect("a child of ours can be asked").is_some());
     assert!(sending.wait().expect("a child of ours can be waited for").success(), "the fleet could not send");
 
     // Mosquitto 2.0 gives out more than the Receive Maximum once acks come, so what it has sent says nothing: what is not acknowledged waits
@@ -114,7 +114,7 @@ fn a_broker_that_sends_all_it_has_meets_a_socket_that_is_not_read() {
     let idle = running.peak_memory_bytes();
     let flooding = AtomicBool::new(true);
     std::thread::scope(|scope| {
-        scope.spawn(|| slow_down(&running, || !flooding.load(Ordering::Relaxed)));
+        scope.spawn(|| slow_down(&running, Duration::from_millis(20), || !flooding.load(Ordering::Relaxed)));
         for seq in 0..OPEN {
             let payload = format!(r#"{{"ts":{},"seq":{seq},"pad":"{pad}"}}"#, 1_767_225_600_000 + seq);
             broker.publish(&format!("plant/d{}", seq % 50), payload.as_bytes());
