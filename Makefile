@@ -9,7 +9,7 @@
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make bench-durability  what fsync and epochs of 1 s cost against neither, and how long acks take; ARGS="--messages 400000"
-# make bench-operators bench-queries  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
+# make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
 # make bench-bytes  bytes a reading, in segments and in cold files, by column; ARGS="--decimals"
 # make bench-queries  queries of 50 million readings beside DuckDB on the same rows; ARGS="--readings 5000000"
 # make audit     advisories, bans, licences and sources of the dependencies

@@ -1,5 +1,5 @@
-//! Gives a session its tables: each under its own name, its newest rows as `<table>_last`, all once more in the schema `tiers` with the column
-//! `_tier`, and the inside in `tidegate`.
+//! Gives a session its tables: each under its own name, once more in the schema `tiers` with the column `_tier`, its newest rows as
+//! `<table>_last`, and the inside in `tidegate`.
 
 use crate::last::{LastRows, LastRule};
 use crate::options::TableSpec;
