@@ -12,6 +12,7 @@ use arrow::array::BooleanArray;
 use flow::{EventTime, Span, WallTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// `watermark = { … }` of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -117,6 +118,8 @@ pub struct Watermark {
     idle_timeout: Span,
     max_future: Span,
     by_device: bool,
+    /// The producers that there are, by source; empty where all that are heard of are there.
+    sources: Vec<Range<u32>>,
     state: WatermarkState,
     /// W at the last sign of life, from which a silent lane's W moves on.
     stood: EventTime,
@@ -131,9 +134,17 @@ impl Watermark {
             idle_timeout: options.idle_timeout.0,
             max_future: options.max_future.0,
             by_device: options.per == Per::Device,
+            sources: vec![],
             state: WatermarkState { w: EventTime::MIN, producers: Vec::new() },
             stood: EventTime::MIN,
         }
+    }
+
+    /// The same with the producers that the sources have now. Where one of a source is heard of, W waits for its others too: what they send
+    /// first would be late otherwise. It waits for none that is no longer there.
+    #[must_use]
+    pub fn with_sources(self, sources: Vec<Range<u32>>) -> Self {
+        Self { sources, ..self }
     }
 
     /// W now.
@@ -145,6 +156,7 @@ impl Watermark {
     /// Takes the event times of one batch, in microseconds and in the order of its rows. `per_row` becomes the W at which each row is
     /// taken, before it moves W itself. A batch without rows counts as a sign of life.
     pub fn on_rows(&mut self, producer: u32, times: &[i64], arrival: WallTime, per_row: &mut Vec<i64>) -> Advance {
+        self.producer(producer, arrival);
         let others = self.least_of_others(producer, arrival);
         let (delay, limit) = (self.out_of_orderness.0, arrival.plus(self.max_future).0);
         let of_producer = self.producer(producer, arrival);
@@ -200,7 +212,7 @@ impl Watermark {
     #[must_use]
     pub fn silent(&self, silent: Span) -> Option<EventTime> {
         let beyond = silent.0.saturating_sub(self.idle_timeout.0);
-        let waits = self.state.producers.iter().any(|p| !p.connected);
+        let waits = self.state.producers.iter().any(|p| !p.connected && self.is_there(p));
         let to = self.stood.plus(Span(beyond.max(0)));
         (self.stood != EventTime::MIN && beyond > 0 && !waits && to > self.state.w).then_some(to)
     }
@@ -220,7 +232,7 @@ impl Watermark {
 
     /// The least W of the other producers that are not idle at `now`; `i64::MAX` without any.
     fn least_of_others(&self, producer: u32, now: WallTime) -> i64 {
-        let active = self.state.producers.iter().filter(|p| p.producer != producer && !self.idle(p, now));
+        let active = self.state.producers.iter().filter(|p| p.producer != producer && self.is_there(p) && !self.idle(p, now));
         active.map(|p| p.w.0).min().unwrap_or(i64::MAX)
     }
 
@@ -229,13 +241,30 @@ impl Watermark {
         producer.silence.0.saturating_add(present) >= self.idle_timeout.0
     }
 
+    /// Whether a producer belongs to the sources of today. One that a changed configuration has left behind neither sends nor connects again.
+    fn is_there(&self, producer: &ProducerState) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|of| of.contains(&producer.producer))
+    }
+
     fn producer(&mut self, producer: u32, at: WallTime) -> &mut ProducerState {
-        let producers = &mut self.state.producers;
-        let place = producers.binary_search_by_key(&producer, |p| p.producer).unwrap_or_else(|place| {
-            producers.insert(place, ProducerState { producer, w: EventTime::MIN, since: at, silence: Span(0), connected: false });
-            place
-        });
-        &mut producers[place]
+        if self.place(producer).is_err() {
+            let source = self.sources.iter().find(|of| of.contains(&producer)).cloned();
+            source.unwrap_or(producer..producer + 1).for_each(|new| self.meet(new, at));
+        }
+        let place = self.place(producer).expect("it was met above");
+        &mut self.state.producers[place]
+    }
+
+    /// A producer, if it is not known yet.
+    fn meet(&mut self, producer: u32, at: WallTime) {
+        if let Err(place) = self.place(producer) {
+            let new = ProducerState { producer, w: EventTime::MIN, since: at, silence: Span(0), connected: false };
+            self.state.producers.insert(place, new);
+        }
+    }
+
+    fn place(&self, producer: u32) -> Result<usize, usize> {
+        self.state.producers.binary_search_by_key(&producer, |p| p.producer)
     }
 }
 
@@ -278,6 +307,30 @@ mod tests {
         w.on_connection(1, true, at(200));
         assert_eq!(w.on_rows(0, &[6], at(209), &mut rows).watermark, EventTime::MIN);
         assert_eq!(w.on_rows(0, &[7], at(210), &mut rows).watermark, EventTime(7), "20 s and 10 s make 30 s");
+    }
+
+    #[test]
+    fn a_producer_waits_for_those_of_its_source_that_have_said_nothing() {
+        let (mut w, mut rows) = (watermark(0).with_sources(vec![0..1, 1..3]), vec![]);
+        assert_eq!(w.on_rows(0, &[5], LATER, &mut rows).watermark, EventTime(5), "it is alone");
+        let mut w = watermark(0).with_sources(vec![0..1, 1..3]);
+        assert_eq!(w.on_rows(1, &[5], LATER, &mut rows).watermark, EventTime::MIN, "2 was never heard of");
+        assert_eq!(w.on_rows(2, &[3], LATER, &mut rows).watermark, EventTime(3));
+    }
+
+    #[test]
+    fn a_producer_that_is_no_longer_there_holds_nothing() {
+        let (mut old, mut rows) = (watermark(0).with_sources(vec![0..2]), vec![]);
+        old.on_rows(1, &[3], LATER, &mut rows);
+        old.on_connection(1, false, LATER);
+        let mut same = watermark(0).with_sources(vec![0..2]);
+        same.restore(old.state().clone());
+        assert_eq!(same.on_rows(0, &[9], LATER, &mut rows).watermark, EventTime(3), "it may come back");
+        assert_eq!(same.silent(Span::from_secs(40)), None);
+        let mut fewer = watermark(0).with_sources(vec![0..1]);
+        fewer.restore(old.state().clone());
+        assert_eq!(fewer.on_rows(0, &[9], LATER, &mut rows).watermark, EventTime(9));
+        assert_eq!(fewer.silent(Span::from_secs(31)), Some(EventTime(1_000_009)));
     }
 
     #[test]

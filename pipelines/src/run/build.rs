@@ -8,11 +8,13 @@ use crate::run::lane::{Lane, LaneSink, LaneTable, Parts};
 use crate::run::memory::Memory;
 use crate::run::outlets::Outlets;
 use crate::run::stage::StageFeed;
+use crate::spec::Source;
 use flow::{Result, Span};
 use processors::watermark::Watermark;
 use processors::watermark::WatermarkOptions;
 use processors::window::REPLACES;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -103,6 +105,8 @@ pub(crate) struct Role {
     pub(crate) exits: Vec<PlannedExit>,
     /// The numbers of the sinks that it has rows for.
     pub(crate) sinks: Vec<usize>,
+    /// The producers of each source whose readings come through the journal.
+    pub(crate) producers: Vec<Range<u32>>,
 }
 
 impl Role {
@@ -110,19 +114,20 @@ impl Role {
     pub(crate) fn of(plan: &Plan, sources: &[usize]) -> Self {
         let exits: Vec<_> = plan.exits.iter().filter(|exit| exit.sources.iter().any(|of| sources.contains(of))).cloned().collect();
         let part = if exits.is_empty() { Part::Whole } else { Part::First };
-        Self { part, exits, sinks: sinks(plan, part, sources) }
+        Self { part, exits, sinks: sinks(plan, part, sources), producers: producers(plan, sources) }
     }
 
     /// A lane that has everything.
     pub(crate) fn whole(plan: &Plan) -> Self {
-        Self { part: Part::Whole, exits: vec![], sinks: (0..plan.sinks.len()).collect() }
+        Self { part: Part::Whole, exits: vec![], sinks: (0..plan.sinks.len()).collect(), producers: vec![] }
     }
 
     /// That of the second stage of such lanes; none where they need none.
     fn second(&self, plan: &Plan) -> Option<Self> {
         let mut sources: Vec<usize> = self.exits.iter().flat_map(|exit| exit.sources.iter().copied()).collect();
         sources.dedup();
-        (self.part == Part::First).then(|| Self { part: Part::Second, exits: vec![], sinks: sinks(plan, Part::Second, &sources) })
+        let sinks = || sinks(plan, Part::Second, &sources);
+        (self.part == Part::First).then(|| Self { part: Part::Second, exits: vec![], sinks: sinks(), producers: vec![] })
     }
 }
 
@@ -130,6 +135,22 @@ impl Role {
 fn sinks(plan: &Plan, part: Part, sources: &[usize]) -> Vec<usize> {
     let reached = |of: usize| plan.sinks[of].sources.iter().any(|source| sources.contains(source));
     plan.sinks_of(part).iter().enumerate().filter(|(of, inputs)| !inputs.is_empty() && reached(*of)).map(|(of, _)| of).collect()
+}
+
+/// The producers of these sources in the journal: the connections of the MQTT sources come first (`core::mqtt_sources`), then one for each HTTP
+/// source (`http::sources`).
+fn producers(plan: &Plan, sources: &[usize]) -> Vec<Range<u32>> {
+    let mqtt = plan.sources.iter().enumerate().filter_map(|(of, source)| match &source.kind {
+        Source::Mqtt(options) => Some((of, options.connections)),
+        _ => None,
+    });
+    let http = plan.sources.iter().enumerate().filter(|(_, source)| matches!(source.kind, Source::Http(_))).map(|(of, _)| (of, 1));
+    let ranges = mqtt.chain(http).scan(0, |next, (of, count)| {
+        let range = *next..*next + count;
+        *next = range.end;
+        Some((of, range))
+    });
+    ranges.filter(|(of, _)| sources.contains(of)).map(|(_, range)| range).collect()
 }
 
 /// A claimed lane before it is wired to a log.
@@ -198,7 +219,7 @@ pub(crate) fn parts(plan: &Plan, role: &Role, nodes: Vec<Node>, watermark: &Wate
         graph: Graph::new(nodes, stores, role.exits.iter().map(|exit| exit.input).collect()),
         sinks: role.sinks.iter().map(sink).collect(),
         exits: role.exits.iter().map(|exit| exit.name.clone()).collect(),
-        watermark: Watermark::new(watermark),
+        watermark: Watermark::new(watermark).with_sources(role.producers.clone()),
         sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
         tables: plan.tables.iter().map(|table| lane_table(plan, table)).collect(),
         dead_letters: plan.dead_letters_table(),
