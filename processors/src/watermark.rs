@@ -320,14 +320,14 @@ mod tests {
 
     #[test]
     fn a_producer_that_is_no_longer_there_holds_nothing() {
-        let (mut old, mut rows) = (watermark(0).with_sources(vec![0..2]), vec![]);
+        let (mut old, mut rows) = (watermark(0).with_sources(vec![0..2, 9..10]), vec![]);
         old.on_rows(1, &[3], LATER, &mut rows);
         old.on_connection(1, false, LATER);
-        let mut same = watermark(0).with_sources(vec![0..2]);
+        let mut same = watermark(0).with_sources(vec![0..2, 9..10]);
         same.restore(old.state().clone());
         assert_eq!(same.on_rows(0, &[9], LATER, &mut rows).watermark, EventTime(3), "it may come back");
         assert_eq!(same.silent(Span::from_secs(40)), None);
-        let mut fewer = watermark(0).with_sources(vec![0..1]);
+        let mut fewer = watermark(0).with_sources(vec![0..1, 9..10]);
         fewer.restore(old.state().clone());
         assert_eq!(fewer.on_rows(0, &[9], LATER, &mut rows).watermark, EventTime(9));
         assert_eq!(fewer.silent(Span::from_secs(31)), Some(EventTime(1_000_009)));

@@ -80,9 +80,9 @@ const CASES: [Case; 16] = [
     Case { name: "join of two streams by device", build: join, overtaken: false, way: Way::Pairs, has_bare: false },
     Case { name: "deadband 5 of a value of 0 to 100", build: deadband, overtaken: false, way: Way::Passes, has_bare: false },
     Case { name: "rate of a gauge", build: rate, overtaken: false, way: Way::Passes, has_bare: false },
-    Case { name: "alert when value > 90 for 10 s", build: alert, overtaken: false, way: Way::Passes, has_bare: false },
-    Case { name: "presence, offline after 1 m", build: presence, overtaken: false, way: Way::Passes, has_bare: false },
-    Case { name: "anomaly by z-score", build: anomaly, overtaken: false, way: Way::Passes, has_bare: false },
+    Case { name: "alert when value > 90 for 10 s", build: alert, overtaken: false, way: Way::Ends, has_bare: false },
+    Case { name: "presence, offline after 1 m", build: presence, overtaken: false, way: Way::Ends, has_bare: false },
+    Case { name: "anomaly by z-score", build: anomaly, overtaken: false, way: Way::Ends, has_bare: false },
     Case { name: "filter value > 50", build: filter, overtaken: false, way: Way::Passes, has_bare: false },
     Case { name: "map to Fahrenheit", build: map, overtaken: false, way: Way::Passes, has_bare: false },
 ];

@@ -104,6 +104,8 @@ pub(super) struct Placing {
     pub(super) joined: Vec<(u32, u32, u32)>,
     /// Windows that may still be opened.
     pub(super) room: usize,
+    /// Places of the sessions that a reading touches; empty between readings.
+    pub(super) touched: Vec<usize>,
 }
 
 /// What W does to a window.
@@ -213,7 +215,6 @@ impl Windows {
         to: &mut Placing,
     ) -> Placed {
         let (mut start, mut last) = (reading.time, reading.time);
-        let mut touched = vec![];
         for (at, open) in self.open.iter_mut().enumerate() {
             let is_open = open.end.saturating_add(rules.lateness) > reading.w;
             let touches = reading.time <= open.end && reading.time >= open.start.saturating_sub(gap);
@@ -223,11 +224,11 @@ impl Windows {
                 if open.closes_at(reading.w, rules) {
                     open.closing_pane(rules);
                 }
-                touched.push(at);
+                to.touched.push(at);
             }
         }
         let end = last.saturating_add(gap);
-        let Some(first) = touched.first().copied() else {
+        let Some(first) = to.touched.first().copied() else {
             if end.saturating_add(rules.lateness) <= reading.w {
                 return Placed::Late;
             }
@@ -239,7 +240,7 @@ impl Windows {
             open.count(slot, reading, rules, store, to);
             return Placed::Taken;
         };
-        for at in touched.drain(1..).rev() {
+        while let Some(at) = to.touched.pop().filter(|at| *at != first) {
             let swallowed = self.open.swap_remove(at);
             to.joined.push((slot, swallowed.group, self.open[first].group));
             to.room += 1;
@@ -456,6 +457,10 @@ impl Rules {
 }
 
 impl KeyState for Windows {
+    fn glance(&self) -> bool {
+        self.open.first().is_some_and(|open| open.start > open.end)
+    }
+
     fn write(&self, words: &mut Vec<i64>) {
         words.push(self.open.len() as i64);
         for open in &self.open {

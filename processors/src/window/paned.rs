@@ -11,6 +11,7 @@ use super::open::{Kind, Open, Placed, Placing, Reading, Rules, Step, Windows, ow
 use super::output::{Bounds, Finish};
 use super::store::Store;
 use crate::keyed::{Forget, Keyed};
+use crate::keys::AHEAD;
 use crate::refuse::refuse;
 use crate::timers::Timers;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
@@ -214,6 +215,9 @@ impl Paned {
         let mut placing = Placing { room, ..Placing::default() };
         let (mut late, mut outside, mut refused) = (vec![], vec![], vec![]);
         for (row, (slot, time)) in slots.iter().zip(batch.times()).enumerate() {
+            if row % AHEAD == 0 {
+                self.keys.fetch(&slots[row..slots.len().min(row + AHEAD)]);
+            }
             let lane = marks.map_or(self.watermark, |m| m[row]);
             let windows = self.keys.touch(*slot);
             let w = by.map_or(lane, |by| windows.hear(*time.min(&arrival), lane, &self.rules, by));
