@@ -91,7 +91,7 @@ fn the_plan_of_the_plant_is_what_its_file_means() {
     assert_eq!(plan.table("late_per_minute").unwrap().kind, TableKind::Late(2));
     assert_eq!(plan.operators[2].late, Some(4));
     assert!(matches!(plan.operators[3].stage, Stage::Both { .. }), "the devices of a site are in several lanes");
-    assert_eq!(plan.exits, [PlannedExit { input: Input::Partials(3), name: "per_site".into(), sources: vec![0] }]);
+    assert_eq!(plan.exits, [PlannedExit { input: Input::Partials(3), name: "per_site".into(), sources: vec![0], schema: None }]);
     assert_eq!(columns("late_per_site").last().unwrap(), "readings");
     assert_eq!(plan.tables[plan.dead_letters_table()].name, "dead_letters");
     assert!(plan.has_journal() && plan.sources[0].key_columns == [1]);

@@ -22,7 +22,7 @@ use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFacto
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, cast};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, cast, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion::physical_plan::ExecutionPlan;
@@ -175,7 +175,7 @@ impl OneTable {
         statistics
     }
 
-    /// The cold files, their columns found by name and cast to the table's types.
+    /// The cold files, their columns found by name and cast to the table's types. One that the cold table does not have yet is null.
     async fn cold(
         &self,
         state: &dyn Session,
@@ -185,28 +185,37 @@ impl OneTable {
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let Some(cold) = self.view.cold.get(&self.spec.name) else { return Ok(None) };
         let theirs = cold.provider.schema();
-        let places = columns.iter().map(|&c| Ok(theirs.index_of(self.spec.schema.field(c).name())?)).collect::<Result<Vec<_>>>()?;
+        let there = |c: usize| theirs.index_of(self.spec.schema.field(c).name()).ok();
+        let places: Vec<usize> = columns.iter().filter_map(|&c| there(c)).collect();
         let filters = filters.iter().map(|f| self.translated(f, &theirs)).collect::<Result<Vec<_>>>()?;
         let plan = cold.provider.scan(state, Some(&places), &filters, limit).await?;
-        let same = |(i, &c): (usize, &usize)| plan.schema().field(i).data_type() == self.spec.schema.field(c).data_type();
-        if columns.iter().enumerate().all(same) {
+        let mut read = 0..;
+        let expressions = columns.iter().map(|&c| {
+            let field = self.spec.schema.field(c);
+            let Some(at) = there(c).and_then(|_| read.next()) else {
+                return Ok(Arc::new(Literal::new(ScalarValue::try_from(field.data_type())?)) as Arc<dyn PhysicalExpr>);
+            };
+            let (theirs, column) = (plan.schema().field(at).clone(), Arc::new(Column::new(plan.schema().field(at).name(), at)));
+            let same = theirs.data_type() == field.data_type();
+            Ok(if same { column as Arc<dyn PhysicalExpr> } else { Arc::new(CastExpr::new(column, field.data_type().clone(), None)) })
+        });
+        let expressions = expressions.collect::<Result<Vec<_>>>()?;
+        if expressions.iter().all(|e| e.is::<Column>()) {
             return Ok(Some(plan));
         }
-        let expressions = columns.iter().enumerate().map(|(i, &c)| {
-            let field = self.spec.schema.field(c);
-            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(plan.schema().field(i).name(), i));
-            let expr: Arc<dyn PhysicalExpr> =
-                if same((i, &c)) { column } else { Arc::new(CastExpr::new(column, field.data_type().clone(), None)) };
-            ProjectionExpr { expr, alias: field.name().clone() }
-        });
-        Ok(Some(Arc::new(ProjectionExec::try_new(expressions.collect::<Vec<_>>(), plan)?)))
+        let named =
+            expressions.into_iter().zip(columns).map(|(expr, &c)| ProjectionExpr { expr, alias: self.spec.schema.field(c).name().clone() });
+        Ok(Some(Arc::new(ProjectionExec::try_new(named.collect::<Vec<_>>(), plan)?)))
     }
 
-    /// A filter for a provider whose columns may be of other types.
+    /// A filter for a provider whose columns may be of other types, or not be there: those are null.
     fn translated(&self, filter: &Expr, theirs: &SchemaRef) -> Result<Expr> {
         let adapt = |e: Expr| {
             let Expr::Column(column) = &e else { return Ok(Transformed::no(e)) };
-            let (own, their) = (self.spec.schema.field_with_name(&column.name)?, theirs.field_with_name(&column.name)?);
+            let own = self.spec.schema.field_with_name(&column.name)?;
+            let Ok(their) = theirs.field_with_name(&column.name) else {
+                return Ok(Transformed::yes(lit(ScalarValue::try_from(own.data_type())?)));
+            };
             Ok(if own.data_type() == their.data_type() { Transformed::no(e) } else { Transformed::yes(cast(e, own.data_type().clone())) })
         };
         Ok(filter.clone().transform_up(adapt)?.data)

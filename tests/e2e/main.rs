@@ -9,6 +9,7 @@
 //! flood.rs      ten times what a pipeline takes: its memory stays, the broker keeps the rest
 //! functions.rs  aggregates over time in windows and in queries
 //! power.rs      a disk that loses power, for kills.rs
+//! grown.rs      new columns, sources, windows and tables in a data directory that lives
 //! http.rs       readings by HTTP, sent again after kill -9
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
 //! lookups.rs    a lookup table that changes, breaks and goes, across kill -9
@@ -32,6 +33,7 @@ mod failpoints;
 mod flights;
 mod flood;
 mod functions;
+mod grown;
 mod http;
 mod kafka;
 mod kills;

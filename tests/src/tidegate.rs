@@ -29,10 +29,16 @@ pub struct Running {
 impl Tidegate {
     /// A pipeline; `toml` is everything but `[pipeline]` and `[observability]`, which this adds with epochs of half a second.
     pub fn new(toml: &str) -> Tidegate {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tidegate =
+            Tidegate { folder: tempfile::tempdir().expect("a temporary folder"), runs: std::cell::Cell::new(0), environment: vec![] };
+        tidegate.rewrite(toml);
+        tidegate
+    }
+
+    /// Puts another pipeline in the place of this one, on the same data directory; for the next start.
+    pub fn rewrite(&self, toml: &str) {
         let head = "[pipeline]\nname = \"test\"\ndata_dir = \"data\"\nlanes = 4\nepoch = \"500ms\"\n\n[observability]\nmetrics = \"127.0.0.1:0\"\n\n";
-        std::fs::write(folder.path().join("pipeline.toml"), format!("{head}{toml}")).expect("the pipeline is written");
-        Tidegate { folder, runs: std::cell::Cell::new(0), environment: vec![] }
+        std::fs::write(self.folder.path().join("pipeline.toml"), format!("{head}{toml}")).expect("the pipeline is written");
     }
 
     /// The same, with a variable in the environment of its processes.

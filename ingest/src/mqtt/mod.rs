@@ -17,6 +17,6 @@ mod wire;
 
 pub use acks::Acker;
 pub use events::{Event, Received};
-pub use options::{MqttOptions, Redelivery, Version};
+pub use options::{MOST_CONNECTIONS, MqttOptions, Redelivery, Version};
 pub use redelivery::publish_hash;
 pub use source::{MqttSource, Session, run};

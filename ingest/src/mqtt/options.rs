@@ -16,6 +16,9 @@ const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The greatest Receive Maximum: as many publishes of a connection the journal remembers.
 const MOST_UNACKED: u16 = 1_000;
 
+/// The most connections of a source: so many numbers of producers each source has for itself.
+pub const MOST_CONNECTIONS: u32 = 4_096;
+
 /// Options of an MQTT source, without those that all sources share (`decode`, `columns`, `key`, `watermark`).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -106,6 +109,9 @@ impl MqttOptions {
         if self.connections == 0 || (self.connections > 1 && self.share.is_none()) {
             let hint = "one connection, or a name in `share`: without it each connection gets every message";
             return Err(mistake("connections", format!("{} connections without `share`", self.connections), Some(hint)));
+        }
+        if self.connections > MOST_CONNECTIONS {
+            return Err(mistake("connections", format!("{} are more than {MOST_CONNECTIONS}", self.connections), None));
         }
         if self.share.as_deref().is_some_and(|s| s.is_empty() || s.contains(['/', '+', '#'])) {
             return Err(mistake("share", "is empty or has one of / + #", None));

@@ -70,6 +70,7 @@ impl<'w> Builder<'w> {
         self.dead_letters();
         self.declared_tables();
         self.sinks();
+        self.producers();
         self.unread();
         self.implicit_tables();
         if !self.problems.is_empty() {
@@ -83,8 +84,7 @@ impl<'w> Builder<'w> {
 
     fn finish(self) -> Plan {
         let spec = &self.written.spec;
-        let sources: Vec<String> = self.sources.iter().map(|s| s.name.clone()).collect();
-        let exits = stages::exits(&self.operators, &sources, &|of, branch| branch_name(spec, &self.operators[of].name, branch));
+        let exits = stages::exits(&self.operators, &self.sources, &|of, branch| branch_name(spec, &self.operators[of].name, branch));
         let mut plan = Plan {
             name: spec.pipeline.name.clone(),
             data_dir: PathBuf::from(&spec.pipeline.data_dir),
@@ -96,7 +96,7 @@ impl<'w> Builder<'w> {
             lookups: self.lookups,
             operators: self.operators,
             exits,
-            tables: self.tables,
+            tables: self.tables.into_iter().map(tables::growing).collect(),
             sinks: self.sinks,
             dead_letters: spec.dead_letters.options,
             http: spec.http,
@@ -421,6 +421,19 @@ impl<'w> Builder<'w> {
             let inputs = self.numbered(&inputs);
             self.sinks.push(PlannedSink { name: name.clone(), schema: stream.schema, key, options, inputs, sources: stream.sources });
         }
+    }
+
+    /// Two sources whose connections have the same numbers in the journal: one in a million.
+    fn producers(&mut self) {
+        let journaled: Vec<_> = self.sources.iter().filter(|s| s.is_journaled()).collect();
+        let meet = |(at, one): (usize, &&PlannedSource)| {
+            let other = journaled[..at].iter().find(|other| other.producers().start == one.producers().start)?;
+            let problem =
+                Problem::new(self.written.place(&["sources", &one.name], ""), "its name has the same short hash as another one's");
+            Some(problem.hint(format!("another name than `{}` or `{}` for one of the two sources", one.name, other.name)))
+        };
+        let problems: Vec<_> = journaled.iter().enumerate().filter_map(meet).collect();
+        self.problems.extend(problems);
     }
 
     /// Rows that nobody reads would be lost in silence.

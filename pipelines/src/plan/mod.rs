@@ -23,13 +23,16 @@ use flow::{LookupShape, Operator};
 use ingest::decode::{Columns, DecodeOptions};
 use ingest::journal::JournalOptions;
 use ingest::lookup::LookupOptions;
+use ingest::mqtt::MOST_CONNECTIONS;
 use processors::watermark::WatermarkOptions;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::epoch::Fingerprint;
 use storage::{TableOptions, TableSpec};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A pipeline, ready to be built.
 #[derive(Clone, Debug)]
@@ -296,6 +299,20 @@ impl PlannedSource {
     #[must_use]
     pub fn is_journaled(&self) -> bool {
         matches!(self.kind, Source::Mqtt(_) | Source::Http(_))
+    }
+
+    /// The numbers of its connections as producers of the journal; none where it is its own log. They follow from its name alone, so that
+    /// other sources may come beside it.
+    #[must_use]
+    pub fn producers(&self) -> Range<u32> {
+        let count = match &self.kind {
+            Source::Mqtt(options) => options.connections,
+            Source::Http(_) => 1,
+            Source::File(_) | Source::Kafka(_) => return 0..0,
+        };
+        let place = xxh3_64(self.name.as_bytes()) % u64::from(u32::MAX / MOST_CONNECTIONS);
+        let first = place as u32 * MOST_CONNECTIONS;
+        first..first + count
     }
 }
 

@@ -4,7 +4,8 @@
 //! A window that can be split is in both: each lane aggregates its own readings, the second stage merges the partial aggregates. Of all
 //! else the rows themselves go over.
 
-use super::{BuildOperator, Input, Plan, PlannedOperator};
+use super::{BuildOperator, Input, Plan, PlannedOperator, PlannedSource};
+use arrow::datatypes::SchemaRef;
 use std::collections::BTreeSet;
 
 /// Where an operator is.
@@ -57,6 +58,8 @@ pub struct PlannedExit {
     pub name: String,
     /// The sources that reach it, rising.
     pub sources: Vec<usize>,
+    /// The columns of its rows; none where they are partial aggregates, whose columns are the operator's own affair.
+    pub schema: Option<SchemaRef>,
 }
 
 impl Stage {
@@ -102,7 +105,11 @@ impl Plan {
 }
 
 /// What leaves the first stage: what the second one reads of it.
-pub(super) fn exits(operators: &[PlannedOperator], sources: &[String], branches: &dyn Fn(usize, usize) -> String) -> Vec<PlannedExit> {
+pub(super) fn exits(
+    operators: &[PlannedOperator],
+    sources: &[PlannedSource],
+    branches: &dyn Fn(usize, usize) -> String,
+) -> Vec<PlannedExit> {
     let is_second = |input: &Input| input.operator().is_some_and(|of| operators[of].stage.is_second());
     let mut read = BTreeSet::new();
     for (number, operator) in operators.iter().enumerate() {
@@ -114,11 +121,16 @@ pub(super) fn exits(operators: &[PlannedOperator], sources: &[String], branches:
     }
     let exit = |input: Input| {
         let (name, reached) = match input {
-            Input::Source(n) => (sources[n].clone(), vec![n]),
+            Input::Source(n) => (sources[n].name.clone(), vec![n]),
             Input::Operator(n) | Input::Partials(n) => (operators[n].name.clone(), operators[n].sources.clone()),
             Input::Branch(n, branch) => (branches(n, branch), operators[n].sources.clone()),
         };
-        PlannedExit { input, name, sources: reached }
+        let schema = match input {
+            Input::Source(n) => Some(sources[n].schema.clone()),
+            Input::Operator(n) | Input::Branch(n, _) => Some(operators[n].schema.clone()),
+            Input::Partials(_) => None,
+        };
+        PlannedExit { input, name, sources: reached, schema }
     };
     read.into_iter().map(exit).collect()
 }

@@ -1,12 +1,20 @@
 //! The columns of the tables that every pipeline has: what could not be used, and what came too late.
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use super::PlannedTable;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use flow::{EVENT_TIME, event_time_field, event_time_type, trail};
 use processors::window::READINGS;
 use std::sync::Arc;
 
 /// When a late row reached us.
 const ARRIVAL: &str = "arrival";
+
+/// A table whose plan may grow: what has no column yet has null in it, so that only the event time is always there.
+pub(super) fn growing(table: PlannedTable) -> PlannedTable {
+    let field = |field: &FieldRef| Arc::new(field.as_ref().clone().with_nullable(field.name() != EVENT_TIME));
+    let schema = Arc::new(Schema::new(table.schema.fields().iter().map(field).collect::<Vec<_>>()));
+    PlannedTable { schema, ..table }
+}
 
 /// The columns of `dead_letters`. `event_time` is the arrival; `topic` holds the path for files; `offset` is the row of a file; `payload`
 /// is cut, `length` is not. A row that an operator refused has its columns as JSON in `payload`.

@@ -4,11 +4,10 @@ use crate::plan::{Part, Placed, Plan, PlannedExit, TableKind};
 use crate::run::driver::{Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::graph::{Graph, Node};
-use crate::run::lane::{Lane, LaneSink, LaneTable, Parts};
+use crate::run::lane::{Lane, LaneSink, LaneSource, LaneTable, Parts};
 use crate::run::memory::Memory;
 use crate::run::outlets::Outlets;
 use crate::run::stage::StageFeed;
-use crate::spec::Source;
 use flow::{Result, Span};
 use processors::watermark::Watermark;
 use processors::watermark::WatermarkOptions;
@@ -137,20 +136,9 @@ fn sinks(plan: &Plan, part: Part, sources: &[usize]) -> Vec<usize> {
     plan.sinks_of(part).iter().enumerate().filter(|(of, inputs)| !inputs.is_empty() && reached(*of)).map(|(of, _)| of).collect()
 }
 
-/// The producers of these sources in the journal: the connections of the MQTT sources come first (`core::mqtt_sources`), then one for each HTTP
-/// source (`http::sources`).
+/// The producers of these sources in the journal, by source.
 fn producers(plan: &Plan, sources: &[usize]) -> Vec<Range<u32>> {
-    let mqtt = plan.sources.iter().enumerate().filter_map(|(of, source)| match &source.kind {
-        Source::Mqtt(options) => Some((of, options.connections)),
-        _ => None,
-    });
-    let http = plan.sources.iter().enumerate().filter(|(_, source)| matches!(source.kind, Source::Http(_))).map(|(of, _)| (of, 1));
-    let ranges = mqtt.chain(http).scan(0, |next, (of, count)| {
-        let range = *next..*next + count;
-        *next = range.end;
-        Some((of, range))
-    });
-    ranges.filter(|(of, _)| sources.contains(of)).map(|(_, range)| range).collect()
+    sources.iter().map(|of| plan.sources[*of].producers()).filter(|of| !of.is_empty()).collect()
 }
 
 /// A claimed lane before it is wired to a log.
@@ -220,7 +208,7 @@ pub(crate) fn parts(plan: &Plan, role: &Role, nodes: Vec<Node>, watermark: &Wate
         sinks: role.sinks.iter().map(sink).collect(),
         exits: role.exits.iter().map(|exit| exit.name.clone()).collect(),
         watermark: Watermark::new(watermark).with_sources(role.producers.clone()),
-        sources: plan.sources.iter().map(|s| s.name.clone()).collect(),
+        sources: plan.sources.iter().map(|s| LaneSource { name: s.name.clone(), schema: s.schema.clone() }).collect(),
         tables: plan.tables.iter().map(|table| lane_table(plan, table)).collect(),
         dead_letters: plan.dead_letters_table(),
         dead_letter_options: plan.dead_letters,

@@ -31,6 +31,19 @@ pub(crate) fn conform(batch: &Batch, schema: &SchemaRef) -> Result<RecordBatch> 
     RecordBatch::try_new(schema.clone(), columns).map_err(|e| Error::stop("shaping rows for a table", e))
 }
 
+/// A batch with all columns of `schema`, for what reads it by their places. One that it lacks is null: it was made before there was one.
+pub(crate) fn with_all(batch: Batch, schema: &SchemaRef) -> Result<Batch> {
+    if batch.rows().schema_ref().fields() == schema.fields() {
+        return Ok(batch);
+    }
+    let column = |field: &Arc<Field>| {
+        let found = batch.rows().column_by_name(field.name()).cloned();
+        found.unwrap_or_else(|| new_null_array(field.data_type(), batch.len()))
+    };
+    let rows = RecordBatch::try_new(schema.clone(), schema.fields().iter().map(column).collect());
+    batch.with_rows(rows.map_err(|e| Error::stop("rows of a plan that has grown", e))?)
+}
+
 /// The first `n` of rows that could not be used as rows of `dead_letters`. The payload is the message where its bytes were kept, else the
 /// row as JSON; at most `payload` bytes of it.
 pub(crate) fn dead_rows(letters: &DeadLetters, n: usize, payload: usize) -> Result<RecordBatch> {

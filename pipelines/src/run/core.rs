@@ -121,16 +121,16 @@ pub(crate) async fn end(lanes: Vec<Handle>) {
     }
 }
 
-/// The connections of the MQTT sources, numbered as producers of the journal, each with its source's number.
+/// The connections of the MQTT sources, each with its source's number.
 pub(crate) fn mqtt_sources(plan: &Plan) -> Result<Vec<(usize, MqttSource)>> {
     let mut connections = vec![];
     for (index, source) in plan.sources.iter().enumerate() {
         let Source::Mqtt(options) = &source.kind else { continue };
-        for number in 0..options.connections {
+        for (number, producer) in source.producers().enumerate() {
             let connection = MqttSource {
                 name: source.name.as_str().into(),
-                producer: connections.len() as u32,
-                client_id: options.client_id(&plan.name, &source.name, number),
+                producer,
+                client_id: options.client_id(&plan.name, &source.name, number as u32),
                 options: options.as_ref().clone(),
                 decoder: files::decoder(source)?,
                 key: source.key_columns.clone(),

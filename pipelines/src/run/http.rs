@@ -1,7 +1,6 @@
 //! The HTTP sources of a pipeline, as the gateway sees them.
 
 use crate::plan::Plan;
-use crate::run::core::mqtt_sources;
 use crate::run::files;
 use crate::spec::Source;
 use async_trait::async_trait;
@@ -37,16 +36,14 @@ fn taken(receipt: Receipt) -> Taken {
     Taken { accepted: receipt.accepted, rejected: rejects.len() as u64, rejects, duplicate: receipt.duplicate }
 }
 
-/// The HTTP sources, numbered as producers of the journal behind the connections to brokers, each with its source's number.
+/// The HTTP sources, each with its number.
 pub(crate) fn sources(plan: &Plan) -> Result<Vec<(usize, HttpSource)>> {
-    let first = mqtt_sources(plan)?.len();
     let mut sources: Vec<(usize, HttpSource)> = vec![];
     for (index, source) in plan.sources.iter().enumerate() {
         let Source::Http(options) = &source.kind else { continue };
-        let producer = (first + sources.len()) as u32;
         let source = HttpSource {
             name: source.name.as_str().into(),
-            producer,
+            producer: source.producers().start,
             options: options.clone(),
             decoder: files::decoder(source)?,
             key: source.key_columns.clone(),

@@ -9,7 +9,7 @@
 //! One close is in flight at most. The lane goes on with the next epoch meanwhile.
 
 use crate::plan::Input;
-use crate::run::columns::{conform, dead_rows, rejected_rows};
+use crate::run::columns::{conform, dead_rows, rejected_rows, with_all};
 use crate::run::compact::Job;
 use crate::run::exits;
 use crate::run::flood::Flood;
@@ -128,6 +128,12 @@ pub(crate) struct LaneTable {
     pub(crate) windows: BTreeMap<usize, Arc<Identity>>,
 }
 
+/// A source as a lane sees it.
+pub(crate) struct LaneSource {
+    pub(crate) name: String,
+    pub(crate) schema: SchemaRef,
+}
+
 /// A sink as a lane sees it.
 pub(crate) struct LaneSink {
     pub(crate) name: String,
@@ -138,7 +144,7 @@ pub(crate) struct LaneSink {
 pub(crate) struct Parts {
     pub(crate) graph: Graph,
     pub(crate) watermark: Watermark,
-    pub(crate) sources: Vec<String>,
+    pub(crate) sources: Vec<LaneSource>,
     pub(crate) tables: Vec<LaneTable>,
     /// Number of the table `dead_letters`.
     pub(crate) dead_letters: usize,
@@ -211,9 +217,9 @@ impl Lane {
             node.tally.load(&format!("operator.{}", node.name), &counters);
         }
         parts.graph.restore(parts.watermark.current())?;
-        let load = |name: &String| {
+        let load = |source: &LaneSource| {
             let mut tally = Tally::default();
-            tally.load(&format!("source.{name}"), &counters);
+            tally.load(&format!("source.{}", source.name), &counters);
             tally
         };
         let count = |word: String| counters.get(&word).copied().unwrap_or(0);
@@ -440,7 +446,7 @@ impl Lane {
     /// All counts, as they stand now.
     pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
         let mut words = self.parts.chain.whole().counters.clone();
-        for (name, tally) in self.parts.sources.iter().zip(&self.sources) {
+        for (name, tally) in self.parts.sources.iter().map(|s| &s.name).zip(&self.sources) {
             tally.store(&format!("source.{name}"), &mut words);
         }
         for node in &self.parts.graph.nodes {
@@ -477,6 +483,8 @@ impl Lane {
         if batch.is_empty() {
             return Ok(());
         }
+        // The journal keeps rows as they were when they came: with the columns of that day.
+        let batch = with_all(batch, &self.parts.sources[source].schema)?;
         let origin = batch.origin().clone();
         let advance = self.parts.watermark.on_rows(origin.producer, batch.times(), origin.arrival, &mut self.water);
         let tally = &mut self.sources[source];

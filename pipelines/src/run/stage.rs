@@ -9,6 +9,7 @@
 //! goes on.
 
 use crate::plan::PlannedExit;
+use crate::run::columns::with_all;
 use crate::run::exits::{packed_marks, unpack};
 use crate::run::lane::Event;
 use crate::run::outlets::{Outlets, log_name, progress};
@@ -215,13 +216,15 @@ impl StageFeed {
         let of = &mut self.logs[log];
         let front = of.rows.pop_front().expect("a log that gives has rows");
         let (batch, last) = (unpack(&front.slice(0, rows))?, packed_marks(&front)[rows - 1]);
+        let exit = &self.outlets.exits[of.exit];
+        let batch = exit.schema.as_ref().map_or(Ok(batch.clone()), |schema| with_all(batch, schema))?;
         if rows < front.num_rows() {
             of.rows.push_front(front.slice(rows, front.num_rows() - rows));
         }
         of.next += rows as u64;
         let (name, next) = (of.name.clone(), Offset(of.next + u64::from(planted(Bug::StageReadsTooFar))));
         self.told = self.told.max(EventTime(last));
-        Ok(Event::Fed { input: self.outlets.exits[self.logs[log].exit].input, log: name, batch, next, watermark: self.told })
+        Ok(Event::Fed { input: exit.input, log: name, batch, next, watermark: self.told })
     }
 }
 
@@ -272,7 +275,7 @@ mod tests {
 
         fn of(lanes: usize) -> Self {
             let (folder, world) = (tempfile::tempdir().unwrap(), World::real());
-            let exits = vec![PlannedExit { input: Input::Partials(0), name: "all".into(), sources: vec![0] }];
+            let exits = vec![PlannedExit { input: Input::Partials(0), name: "all".into(), sources: vec![0], schema: None }];
             let outlets = Arc::new(Outlets::new(exits, false, Positions::default()));
             (0..lanes).for_each(|lane| _ = outlets.add(format!("j/{lane}"), Arc::default()));
             let feed = StageFeed::new(outlets.clone(), &world, folder.path().to_owned(), &Positions::default(), EventTime::MIN);

@@ -6,9 +6,9 @@
 //! State: one part a span, `<side>.<number of the span>`, of what is held; a save appends what came since the last one.
 
 use super::chunks::Chunks;
-use arrow::array::{AsArray, RecordBatch, UInt32Array};
+use arrow::array::{AsArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{FieldRef, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::row::Rows;
 use flow::{Error, Result, StateReader, StateWriter};
@@ -177,14 +177,25 @@ impl Side {
         let (mut places, name) = (vec![], self.name);
         for part in from.parts().iter().filter(|p| p.split_once('.').is_some_and(|(side, _)| side == name)) {
             for rows in from.read(part)? {
-                let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec());
-                let rows = rows.map_err(|e| Error::stop(format!("state {part} of a join is of other columns"), e))?;
+                let rows = self.as_held(&rows).map_err(|e| Error::stop(format!("state {part} of a join is of other columns"), e))?;
                 let (rows_keys, has_key) = keys(&rows)?;
                 places.extend(self.insert(&rows, &rows_keys, &has_key)?);
             }
         }
         self.spans.values_mut().for_each(Chunks::loaded);
         Ok(places)
+    }
+
+    /// Rows of a save. A column that is new since is null in them.
+    fn as_held(&self, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        if let Some(gone) = rows.schema_ref().fields().iter().find(|field| self.schema.index_of(field.name()).is_err()) {
+            return Err(ArrowError::SchemaError(format!("column {} is gone", gone.name())));
+        }
+        let column = |field: &FieldRef| {
+            let found = rows.column_by_name(field.name()).cloned();
+            found.unwrap_or_else(|| new_null_array(field.data_type(), rows.num_rows()))
+        };
+        RecordBatch::try_new(self.schema.clone(), self.schema.fields().iter().map(column).collect())
     }
 
     fn push(&mut self, span: i64, rows: &RecordBatch) -> Result<(), ArrowError> {

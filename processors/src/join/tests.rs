@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::testing::{Collect, Parts, batch, schema, texts};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use flow::{Batch, Count, EventTime, Reason, StateReader, event_time_field, trail};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -233,6 +233,20 @@ fn a_save_writes_only_what_came_since_the_last() {
     operator.save(&mut parts).unwrap();
     let lengths = |part: &str| parts.0[part].iter().map(RecordBatch::num_rows).collect::<Vec<_>>();
     assert_eq!((lengths("left.5"), lengths("right.5"), lengths("matched.5")), (vec![1_000, 1], vec![1], vec![1]));
+}
+
+#[test]
+fn state_of_fewer_columns_has_null_in_the_others() {
+    let narrow = || join(serde_json::json!({ "select": { "x": "right.value" } }));
+    let (mut before, mut out, mut parts) = (narrow(), Collect::default(), Parts::default());
+    before.on_input(0, batch(&[("a", 1, 1)]), &mut out).unwrap();
+    before.save(&mut parts).unwrap();
+    let mut after = join(serde_json::json!({ "select": { "y": "left.value", "x": "right.value" } }));
+    after.load(&mut parts).unwrap();
+    after.on_input(1, batch(&[("a", 1, 7)]), &mut out).unwrap();
+    let pair = out.rows[0].rows();
+    assert_eq!(pair.column_by_name("x").unwrap().as_primitive::<Int64Type>().value(0), 7);
+    assert!(pair.column_by_name("y").unwrap().is_null(0));
 }
 
 #[test]

@@ -10,10 +10,11 @@ use crate::options::ColdOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use deltalake::kernel::transaction::CommitProperties;
 use deltalake::kernel::{DataType as Delta, LogicalFileView, PrimitiveType, StructField, TombstoneView};
 use deltalake::operations::create::CreateBuilder;
 use deltalake::{DeltaTable, DeltaTableError, TableProperty};
-use flow::{Error, EventTime, Result};
+use flow::{Error, EventTime, Remedy, Result};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
@@ -116,13 +117,47 @@ impl Cold {
         }
     }
 
+    /// The columns as Delta has them, without the partition column.
+    fn columns(&self) -> Result<Vec<StructField>> {
+        let column = |f: &arrow::datatypes::Field| Ok(StructField::new(f.name(), stored_type(f.name(), f.data_type())?.1, true));
+        self.schema.fields().iter().map(|f| column(f)).collect()
+    }
+
+    /// The newest version, with all of our columns: those that it lacks are added, null in the rows that are there. An error when it has one
+    /// of another type.
+    async fn with_columns(&self, snapshot: Snapshot) -> Result<Snapshot> {
+        let state = snapshot.table.snapshot().map_err(|e| Error::retry(format!("the columns of the cold table {}", self.place), e))?;
+        let theirs = state.schema();
+        let mut missing = vec![];
+        for ours in self.columns()? {
+            match theirs.field(ours.name()) {
+                None => missing.push(ours),
+                Some(their) if their.data_type() == ours.data_type() => {}
+                Some(their) => {
+                    let what = format!("column {} of the cold table {} is {}", ours.name(), self.place, their.data_type());
+                    let way_out = "give the table another name, or its cold tier another url";
+                    return Err(Error::new(Remedy::Stop, format!("{what}, and rows have {}; {way_out}", ours.data_type())));
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(snapshot);
+        }
+        tracing::info!(table = %self.place, columns = ?missing.iter().map(StructField::name).collect::<Vec<_>>(), "the cold table gets new columns");
+        let properties =
+            CommitProperties::default().with_max_retries(0).with_create_checkpoint(false).with_cleanup_expired_logs(Some(false));
+        let added = snapshot.table.add_columns().with_fields(missing).with_commit_properties(properties).await;
+        let table = added.map_err(|e| Error::retry(format!("adding columns to the cold table {}", self.place), e))?;
+        self.saw(table.version().unwrap_or_default());
+        Ok(Snapshot { table })
+    }
+
     /// The newest version, of a table that is made if it is not there.
     pub async fn snapshot_or_create(&self) -> Result<Snapshot> {
         if let Some(snapshot) = self.snapshot().await? {
             return Ok(snapshot);
         }
-        let column = |f: &arrow::datatypes::Field| Ok(StructField::new(f.name(), stored_type(f.name(), f.data_type())?.1, true));
-        let mut columns = self.schema.fields().iter().map(|f| column(f)).collect::<Result<Vec<_>>>()?;
+        let mut columns = self.columns()?;
         columns.push(StructField::new(DAY, Delta::Primitive(PrimitiveType::Date), true));
         let kept = format!("interval {} seconds", (self.keep_removed + REMEMBERED_LONGER).as_secs());
         let made = CreateBuilder::new()
@@ -194,7 +229,7 @@ struct Version(Cold, Snapshot);
 #[async_trait]
 impl ColdTable for Cold {
     async fn newest(&self) -> Result<Box<dyn ColdVersion>> {
-        let snapshot = self.snapshot_or_create().await?;
+        let snapshot = self.with_columns(self.snapshot_or_create().await?).await?;
         self.place.sync_log()?;
         Ok(Box::new(Version(self.clone(), snapshot)))
     }

@@ -139,17 +139,35 @@ fn fold_exit(exit: &mut ExitState, change: &ExitChange) -> Result<(), Misfit> {
 }
 
 impl Fingerprint {
-    /// What differs in `other`, a phrase for each part; empty when the plans are the same.
+    /// What in `newer` does not fit what this plan has left behind, a phrase for each part; empty where a lane may go on with it.
+    ///
+    /// A plan may grow: by components, and by columns of sources and tables, which are null in rows of before.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Vec<String> {
-        let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
-        let phrase = |name: &String| match (self.0.get(name), other.0.get(name)) {
+    pub fn conflicts(&self, newer: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(newer.0.keys()).collect();
+        let phrase = |name: &String| match (self.0.get(name), newer.0.get(name)) {
             (Some(was), Some(is)) if was == is => None,
             (Some(was), Some(is)) => Some(format!("{name} was {was} and is {is}")),
             (Some(_), None) => Some(format!("{name} is gone")),
+            (None, _) if self.may_grow_by(name) => None,
             (None, _) => Some(format!("{name} is new")),
         };
         names.into_iter().filter_map(phrase).collect()
+    }
+
+    /// The parts that are new in `newer`, where it has no conflict.
+    #[must_use]
+    pub fn grown(&self, newer: &Self) -> Vec<String> {
+        newer.0.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect()
+    }
+
+    /// Whether a part that this plan lacks is a column of a source or table, or belongs to a component that it lacks too.
+    fn may_grow_by(&self, part: &str) -> bool {
+        let mut words = part.splitn(3, '.');
+        let (Some(section), Some(name), Some(rest)) = (words.next(), words.next(), words.next()) else { return false };
+        let component = format!("{section}.{name}.");
+        let is_known = self.0.range(component.clone()..).next().is_some_and(|(known, _)| known.starts_with(&component));
+        !is_known || (matches!(section, "sources" | "tables") && rest.starts_with("columns."))
     }
 }
 

@@ -41,7 +41,11 @@ pub enum EpochError {
         ours: u32,
     },
     /// The lane's state belongs to another plan. Stop: a person must decide.
-    #[error("lane {lane} stands at record {number} of another plan: {}; restore the old options, or start the pipeline under a new name", difference.join(", "))]
+    #[error(
+        "lane {lane} stands at record {number} of another plan: {}; restore the old options and give what is changed a new name beside them, \
+         or start the pipeline in a new data_dir",
+        difference.join(", ")
+    )]
     OtherPlan {
         /// The lane.
         lane: String,

@@ -232,8 +232,12 @@ impl EpochStore for LocalEpochs {
 }
 
 fn check_plan(header: &Header, ours: &Fingerprint) -> Result<()> {
-    let difference = header.fingerprint.difference(ours);
+    let difference = header.fingerprint.conflicts(ours);
     if difference.is_empty() {
+        let grown = header.fingerprint.grown(ours);
+        if !grown.is_empty() {
+            tracing::info!(lane = header.lane, new = grown.join(", "), "the plan has grown; rows of before have null in new columns");
+        }
         return Ok(());
     }
     Err(EpochError::OtherPlan { lane: header.lane.clone(), number: header.number, difference })

@@ -251,3 +251,19 @@ fn the_rows_of_an_exit_have_no_gap_and_files_go_when_all_of_their_rows_are_taken
     whole.fold(&step(6, None, Some(5))).unwrap();
     assert!(whole.files().is_empty());
 }
+
+#[test]
+fn a_plan_may_grow_by_components_and_by_columns_alone() {
+    let of = |parts: &[&str]| Fingerprint(parts.iter().map(|part| ((*part).to_owned(), "w".to_owned())).collect());
+    let was = of(&["pipeline.lanes", "sources.a.key", "sources.a.columns.x", "processors.w.key", "tables.t.columns.x"]);
+    let with = |part: &str| was.conflicts(&Fingerprint(was.0.iter().map(|(k, v)| (k.clone(), v.clone())).chain(of(&[part]).0).collect()));
+    for grown in
+        ["sources.a.columns.y", "tables.t.columns.a.b", "sources.b.key", "processors.v.key", "processors.wide.stage", "tables.tt.columns.x"]
+    {
+        assert!(with(grown).is_empty(), "{grown}");
+    }
+    for changed in ["sources.a.watermark.per", "processors.w.stage", "processors.w.columns.x", "tables.t.key", "pipeline.zone"] {
+        assert_eq!(with(changed), [format!("{changed} is new")]);
+    }
+    assert_eq!(of(&["tables.t.columns.x"]).conflicts(&of(&["tables.u.columns.x"])), ["tables.t.columns.x is gone"]);
+}
