@@ -33,21 +33,22 @@ pub struct TlsOptions {
 }
 
 impl Secret {
-    pub(crate) fn check(&self) -> Result<(), OptionError> {
+    /// Looks for mistakes in the secret of the key `key` that need no environment and no file.
+    pub fn check(&self, key: &str) -> Result<(), OptionError> {
         if self.env.is_some() == self.file.is_some() {
-            return Err(mistake("password", "names both or neither of `env` and `file`", Some("{ env = \"NAME\" }")));
+            return Err(mistake(key, "names both or neither of `env` and `file`", Some("{ env = \"NAME\" }")));
         }
         Ok(())
     }
 
-    /// The secret itself. An error says which name has nothing behind it.
-    pub fn read(&self) -> Result<String, OptionError> {
-        self.check()?;
+    /// The secret of the key `key` itself. An error says which name has nothing behind it.
+    pub fn read(&self, key: &str) -> Result<String, OptionError> {
+        self.check(key)?;
         if let Some(name) = &self.env {
-            return std::env::var(name).map_err(|e| mistake("password.env", format!("{name}: {e}"), None));
+            return std::env::var(name).map_err(|e| mistake(&format!("{key}.env"), format!("{name}: {e}"), None));
         }
         let path = self.file.as_deref().expect("check: one of the two is there");
-        let text = std::fs::read_to_string(path).map_err(|e| mistake("password.file", format!("{}: {e}", path.display()), None))?;
+        let text = std::fs::read_to_string(path).map_err(|e| mistake(&format!("{key}.file"), format!("{}: {e}", path.display()), None))?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
     }
@@ -78,10 +79,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         std::fs::write(&path, "tide\r\n").unwrap();
-        assert_eq!(Secret { env: None, file: Some(path) }.read().unwrap(), "tide");
-        assert_eq!(Secret { env: None, file: Some("/no/such".into()) }.read().unwrap_err().path, "password.file");
-        assert_eq!(Secret { env: Some("TIDEGATE_NO_SUCH".into()), file: None }.read().unwrap_err().path, "password.env");
-        assert!(Secret { env: Some("PATH".into()), file: None }.read().is_ok());
+        assert_eq!(Secret { env: None, file: Some(path) }.read("password").unwrap(), "tide");
+        assert_eq!(Secret { env: None, file: Some("/no/such".into()) }.read("password").unwrap_err().path, "password.file");
+        assert_eq!(Secret { env: Some("TIDEGATE_NO_SUCH".into()), file: None }.read("token").unwrap_err().path, "token.env");
+        assert!(Secret { env: Some("PATH".into()), file: None }.read("password").is_ok());
     }
 
     #[test]

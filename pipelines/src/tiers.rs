@@ -4,7 +4,7 @@
 
 use crate::cli::{ExportFormat, TiersExportArguments, TiersQuarantineArguments};
 use crate::plan::Plan;
-use crate::run::ask::{kept, running, sealed};
+use crate::run::ask::{Running, kept, sealed};
 use crate::run::build::{self, Folders};
 use crate::run::instance::OWNER;
 use flow::{Error, Remedy, Result};
@@ -118,7 +118,7 @@ async fn write(plan: &Plan, data_dir: &Path, arguments: &TiersExportArguments, t
 /// A view of what is sealed. Where an instance is at work, its segments have a second name each, so that none goes while it is read.
 async fn held_view(plan: &Plan, data_dir: &Path, table: &str) -> Result<(View, Option<TempDir>)> {
     let warm = Folders::of(data_dir).warm;
-    let is_running = running(data_dir).await.is_some();
+    let is_running = Running::find(None, data_dir).await.is_some();
     let mut tries = 1;
     loop {
         let (stored, cold) = sealed(plan, data_dir)?;

@@ -2,7 +2,7 @@
 
 use crate::cli::VerifyArguments;
 use crate::plan::Plan;
-use crate::run::ask::{ask, kept, running, stopped};
+use crate::run::ask::{Running, kept, stopped};
 use arrow::array::RecordBatch;
 use arrow::ipc::reader::StreamReader;
 use bench::verify::{Ask, Verdict};
@@ -23,8 +23,8 @@ pub fn verify(plan: Option<Plan>, arguments: &VerifyArguments) -> Result<Verdict
 
 /// Who answers SQL about the tables.
 enum Pipeline {
-    /// An instance, at this address. Its limits hold.
-    Running(String),
+    /// An instance. Its limits hold.
+    Running(Running),
     /// A data directory that nobody owns.
     Stopped(Box<Engine>),
 }
@@ -32,15 +32,15 @@ enum Pipeline {
 impl Pipeline {
     async fn find(plan: Option<Plan>, arguments: &VerifyArguments) -> Result<Self> {
         if let Some(url) = &arguments.sql {
-            return Ok(Self::Running(url.to_string()));
+            return Ok(Self::Running(Running::at(url.to_string(), plan.as_ref())));
         }
         let data_dir = match (&plan, &arguments.data_dir) {
             (Some(plan), _) => plan.data_dir.clone(),
             (None, Some(data_dir)) => data_dir.clone(),
             (None, None) => PathBuf::from("data"),
         };
-        if let Some(url) = running(&data_dir).await {
-            return Ok(Self::Running(url));
+        if let Some(running) = Running::find(plan.as_ref(), &data_dir).await {
+            return Ok(Self::Running(running));
         }
         Self::stopped(plan, &data_dir)
     }
@@ -54,10 +54,10 @@ impl Pipeline {
 
     async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         match self {
-            Self::Running(url) => {
-                let stream = ask(url, sql, gateway::format::Format::Arrow).await?;
+            Self::Running(running) => {
+                let stream = running.ask(sql, gateway::format::Format::Arrow).await?;
                 let reader = StreamReader::try_new(stream.as_slice(), None).and_then(Iterator::collect);
-                reader.map_err(|e| Error::stop(format!("reading what {url} answered"), e))
+                reader.map_err(|e| Error::stop(format!("reading what {} answered", running.url), e))
             }
             Self::Stopped(engine) => engine.query(sql).await.map(|answer| answer.batches).map_err(|e| Error::stop("query", e)),
         }

@@ -131,3 +131,30 @@ fn requests_that_are_sent_again_after_kills_count_once() {
     let found = rows(&tidegate.sql("SELECT count(*), count(DISTINCT n), sum(n) FROM readings"));
     assert_eq!(found, [[2 * requests, 2 * requests, total].map(|n| n.to_string())]);
 }
+
+#[test]
+fn tokens_let_in_from_outside() {
+    let toml = format!(
+        "{PIPELINE}\n[http]\nlisten = \"0.0.0.0:0\"\ntoken = {{ env = \"PLANT_TOKEN\" }}\ningest_token = {{ file = \"ingest.token\" }}\n"
+    );
+    let tidegate = Tidegate::new(&toml).with_environment("PLANT_TOKEN", "everything");
+    std::fs::write(tidegate.folder.path().join("ingest.token"), "readings\n").expect("the token is written");
+    let mut running = tidegate.start(&[]);
+    running.wait_until_ready();
+    let at = address(&tidegate.folder.path().join("data")).expect("it listens");
+    let send =
+        |words: &str| post(&at, "/api/v1/ingest/gate/plant/north/press-1", &[("Authorization", words)], &reading(0)).expect("an answer").0;
+    assert_eq!(["Bearer readings", "Bearer nothing", "Basic readings"].map(send), [202, 401, 401]);
+    // Asked by those who know the pipeline, by its file or by its data directory.
+    until("the reading", Duration::from_secs(60), || tidegate.count("SELECT count(*) FROM readings") == 1);
+    let of_folder = tidegate.call(&["sql", "--data-dir", "data", "SELECT count(*) AS n FROM readings"]);
+    assert_eq!(String::from_utf8_lossy(&of_folder.stdout), "n\n1\n", "{}", String::from_utf8_lossy(&of_folder.stderr));
+    // And by others with the address, if they have the token.
+    let stranger = tidegate.call(&["sql", "--url", &format!("http://{at}"), "SELECT 1"]);
+    assert!(String::from_utf8_lossy(&stranger.stderr).contains("a token is asked for"));
+    let tidegate = tidegate.with_environment("TIDEGATE_TOKEN", "everything");
+    assert!(tidegate.call(&["sql", "--url", &format!("http://{at}"), "SELECT 1"]).status.success());
+    let page = running.metrics() + &running.log();
+    assert!(!page.contains("everything"), "no token is shown");
+    running.stop();
+}

@@ -68,7 +68,7 @@ impl Connection<'_> {
             tls.check()?;
         }
         if let Some(sasl) = self.sasl {
-            sasl.password.check().map_err(|e| OptionError { path: format!("sasl.{}", e.path), ..e })?;
+            sasl.password.check("sasl.password")?;
             if sasl.mechanism == Mechanism::Plain && self.tls.is_none() {
                 return Err(mistake("sasl.mechanism", "PLAIN without `tls` sends the password as it is", Some("tls = {}")));
             }
@@ -102,7 +102,7 @@ impl Connection<'_> {
             }
         }
         if let Some(sasl) = self.sasl {
-            let password = sasl.password.read().map_err(|e| OptionError { path: format!("sasl.{}", e.path), ..e })?;
+            let password = sasl.password.read("sasl.password")?;
             config.set("sasl.mechanism", sasl.mechanism.name()).set("sasl.username", &sasl.username).set("sasl.password", password);
         }
         Ok(config)

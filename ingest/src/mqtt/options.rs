@@ -128,7 +128,7 @@ impl MqttOptions {
         if self.password.is_some() && self.username.is_none() {
             return Err(mistake("password", "stands without `username`", None));
         }
-        self.password.as_ref().map_or(Ok(()), Secret::check)
+        self.password.as_ref().map_or(Ok(()), |secret| secret.check("password"))
     }
 
     /// The patterns of `topics`, in their order. Each has the captures of the first; in which order is each one's own.

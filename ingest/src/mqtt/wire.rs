@@ -147,7 +147,7 @@ fn keep_alive(options: &MqttOptions) -> u16 {
 
 fn credentials(options: &MqttOptions) -> Result<Option<(String, String)>, OptionError> {
     let Some(username) = &options.username else { return Ok(None) };
-    let password = options.password.as_ref().map_or(Ok(String::new()), |p| p.read())?;
+    let password = options.password.as_ref().map_or(Ok(String::new()), |p| p.read("password"))?;
     Ok(Some((username.clone(), password)))
 }
 

@@ -1,16 +1,14 @@
-//! HTTP on the loopback address: `POST /api/v1/sql`, `POST /api/v1/ingest/{source}`, `GET /health/live`, `GET /health/ready`. Errors are `application/problem+json`.
-//!
-//! Without authentication it listens on loopback only, and answers only to a `Host` that says so, so that a page in a browser cannot
-//! reach it under a name of its own (DNS rebinding); nor does it take what a page of another origin sends.
+//! HTTP: `POST /api/v1/sql`, `POST /api/v1/ingest/{source}`, `GET /health/live`, `GET /health/ready`. Errors are `application/problem+json`.
 
+use crate::access::{Access, admit};
 use crate::format::{Format, render};
 use crate::ingest::{Ingest, to_source, to_topic};
 use crate::query::{Engine, QueryError};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
@@ -45,8 +43,8 @@ struct Problem {
     detail: String,
 }
 
-/// The routes.
-pub fn router(engine: Engine, ready: Ready, ingest: Arc<dyn Ingest>) -> Router {
+/// The routes, for those whom `access` lets in.
+pub fn router(engine: Engine, ready: Ready, ingest: Arc<dyn Ingest>, access: Access) -> Router {
     let sources = Router::new()
         .route("/api/v1/ingest/{source}", post(to_source))
         .route("/api/v1/ingest/{source}/{*topic}", post(to_topic))
@@ -59,16 +57,13 @@ pub fn router(engine: Engine, ready: Ready, ingest: Arc<dyn Ingest>) -> Router {
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such path") })
         .method_not_allowed_fallback(|| async { problem(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn(local_host_only))
+        .layer(from_fn_with_state(Arc::new(access), admit))
         .with_state(Gateway { engine, ready })
 }
 
-/// Listens on a loopback address; port 0 takes a free one.
-pub async fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    if !address.ip().is_loopback() {
-        let text = format!("{address} can be reached from outside; the gateway has no authentication and listens on loopback only");
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
-    }
+/// Listens on an address that `access` allows; port 0 takes a free one.
+pub async fn bind(address: SocketAddr, access: &Access) -> std::io::Result<tokio::net::TcpListener> {
+    access.allows(address)?;
     tokio::net::TcpListener::bind(address).await
 }
 
@@ -118,26 +113,6 @@ async fn health_ready(State(gateway): State<Gateway>) -> Response {
     }
 }
 
-async fn local_host_only(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let origin = request.headers().get(header::ORIGIN).map(|o| o.to_str().unwrap_or_default());
-    if !is_local(host) {
-        return problem(StatusCode::FORBIDDEN, "the Host header does not name this machine's loopback");
-    }
-    if origin.is_some_and(|origin| !origin.split_once("://").is_some_and(|(_, host)| is_local(host))) {
-        return problem(StatusCode::FORBIDDEN, "the request comes from a page of another origin");
-    }
-    next.run(request).await
-}
-
-fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 fn refusal(error: &QueryError) -> Response {
     let status = match error {
         QueryError::Refused(_) => StatusCode::BAD_REQUEST,
@@ -165,11 +140,16 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn gateway() -> SocketAddr {
+        gateway_for(Access::default()).await
+    }
+
+    async fn gateway_for(access: Access) -> SocketAddr {
         let tables = Tables { specs: Vec::new(), views: Arc::new(Stored::default()), cold: None, warm: std::env::temp_dir() };
         let engine = Engine::new(tables, Limits { rows: 3, ..Limits::default() }).unwrap();
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap(), &access).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, router(engine, Arc::new(|| Some("starting".into())), Arc::new(Floor)), std::future::pending()));
+        let router = router(engine, Arc::new(|| Some("starting".into())), Arc::new(Floor), access);
+        tokio::spawn(serve(listener, router, std::future::pending()));
         address
     }
 
@@ -234,8 +214,6 @@ mod tests {
         assert!(busy.starts_with("HTTP/1.1 429") && busy.contains("retry-after: 1") && busy.contains("problem+json"), "{busy}");
         assert!(post_to(at, "/api/v1/ingest/none", local, "1").await.starts_with("HTTP/1.1 404"));
         assert!(post_to(at, "/api/v1/ingest/floor", local, "more than ten bytes").await.starts_with("HTTP/1.1 413"));
-        let gzip = "Host: localhost\r\nContent-Encoding: gzip";
-        assert!(post_to(at, "/api/v1/ingest/floor", gzip, "1").await.starts_with("HTTP/1.1 415"));
         let elsewhere = "Host: localhost\r\nOrigin: https://evil.example";
         assert!(post_to(at, "/api/v1/ingest/floor", elsewhere, "1").await.starts_with("HTTP/1.1 403"));
         assert!(
@@ -244,7 +222,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_loopback_is_listened_on() {
-        assert!(bind("0.0.0.0:0".parse().unwrap()).await.is_err());
+    async fn bodies_may_be_compressed_and_are_bounded_as_they_are_then() {
+        let gzip = |text: &str| {
+            let mut to = flate2::write::GzEncoder::new(vec![], flate2::Compression::default());
+            std::io::Write::write_all(&mut to, text.as_bytes()).unwrap();
+            to.finish().unwrap()
+        };
+        let send = async |encoding: &str, body: &[u8]| {
+            let mut stream = tokio::net::TcpStream::connect(gateway().await).await.unwrap();
+            let head = "POST /api/v1/ingest/floor HTTP/1.1\r\nHost: localhost\r\nConnection: close";
+            let head = format!("{head}\r\nContent-Length: {}\r\nContent-Encoding: {encoding}\r\n\r\n", body.len());
+            stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let taken = send("gzip", &gzip("1\n2\n3")).await;
+        assert!(taken.starts_with("HTTP/1.1 202") && taken.contains("\"accepted\":3"), "{taken}");
+        let taken = send("zstd", &zstd::encode_all("1\n2".as_bytes(), 1).unwrap()).await;
+        assert!(taken.starts_with("HTTP/1.1 202") && taken.contains("\"accepted\":2"), "{taken}");
+        assert!(send("gzip", &gzip("more than ten bytes")).await.starts_with("HTTP/1.1 413"));
+        assert!(send("gzip", b"no gzip").await.starts_with("HTTP/1.1 400"));
+        assert!(send("br", b"x").await.starts_with("HTTP/1.1 415"));
+        assert!(send("identity", b"x").await.starts_with("HTTP/1.1 202"));
+    }
+
+    #[tokio::test]
+    async fn a_token_lets_in_and_one_for_sending_lets_send() {
+        let [token, ingest_token] = ["all", "in"].map(|word| Some(crate::access::Token(word.into())));
+        let at = gateway_for(Access { token, ingest_token }).await;
+        let with = |word: &str| format!("Host: plant.example\r\nAuthorization: Bearer {word}");
+        let (sql, ingest) = ("/api/v1/sql", "/api/v1/ingest/floor");
+        for (word, path, status) in
+            [("all", sql, 200), ("all", ingest, 202), ("in", ingest, 202), ("in", sql, 403), ("no", ingest, 401), ("al", sql, 401)]
+        {
+            let answer = post_to(at, path, &with(word), "SELECT 1").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{word} {path}: {answer}");
+        }
+        let nobody = post_to(at, sql, "Host: localhost", "SELECT 1").await;
+        assert!(nobody.starts_with("HTTP/1.1 401") && nobody.to_lowercase().contains("www-authenticate: bearer"), "{nobody}");
+        assert!(
+            post_to(at, "/health/ready", "Host: plant.example", "").await.starts_with("HTTP/1.1 405"),
+            "no token, but the wrong method"
+        );
+    }
+
+    #[tokio::test]
+    async fn only_loopback_is_listened_on_without_a_token() {
+        let (all, none) = ("0.0.0.0:0".parse().unwrap(), Access::default());
+        assert!(bind(all, &none).await.is_err());
+        assert!(bind(all, &Access { token: Some(crate::access::Token("x".into())), ..none }).await.is_ok());
     }
 }

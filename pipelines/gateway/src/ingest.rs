@@ -1,6 +1,6 @@
 //! `POST /api/v1/ingest/{source}` and `/api/v1/ingest/{source}/{topic}`: messages by HTTP, answered when they are durable.
 //!
-//! 202 with what was taken and what not, 413 for too large a body, 429 with `Retry-After` when too much waits, 503 while the pipeline
+//! 202 with what was taken and what not, 413 for too large a body (as it is unpacked), 429 with `Retry-After` when too much waits, 503 while the pipeline
 //! stops. An `Idempotency-Key` makes a request that is sent again count once.
 
 use crate::http::problem;
@@ -10,11 +10,16 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flate2::read::MultiGzDecoder;
 use serde::Serialize;
+use std::io::Read;
 use std::sync::Arc;
 
 /// Refused messages that an answer names; all are counted.
 const NAMED: usize = 100;
+
+/// How a body may be packed (`Content-Encoding`).
+const CODINGS: [&str; 4] = ["", "identity", "gzip", "zstd"];
 
 /// The longest `Idempotency-Key`.
 const KEY_BYTES: usize = 255;
@@ -91,8 +96,9 @@ pub(crate) async fn to_topic(
 ) -> Response {
     let Some(most) = ingest.max_body(&source) else { return refusal(NotTaken::NoSource) };
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken");
+    let coding = text(header::CONTENT_ENCODING.as_str()).unwrap_or_default().to_ascii_lowercase();
+    if !CODINGS.contains(&coding.as_str()) {
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a body is plain, gzip or zstd");
     }
     let key = text("idempotency-key");
     if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > KEY_BYTES) {
@@ -100,6 +106,11 @@ pub(crate) async fn to_topic(
     }
     let Ok(body) = to_bytes(body, most).await else {
         return problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body did not come whole, or has more than {most} bytes (max_body)"));
+    };
+    let body = match decoded(&coding, body, most) {
+        Ok(Some(body)) => body,
+        Ok(None) => return problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {most} bytes (max_body) unpacked")),
+        Err(e) => return problem(StatusCode::BAD_REQUEST, format!("the body is not {coding}: {e}")),
     };
     let sent = Sent { topic, content_type: text("content-type"), key, trace: text("traceparent"), body };
     match ingest.take(&source, sent).await {
@@ -109,6 +120,18 @@ pub(crate) async fn to_topic(
         }
         Err(why) => refusal(why),
     }
+}
+
+/// The bytes that were packed; none where they are more than `most`.
+fn decoded(coding: &str, body: Bytes, most: usize) -> std::io::Result<Option<Bytes>> {
+    let mut plain = vec![];
+    let limit = most as u64 + 1;
+    match coding {
+        "gzip" => MultiGzDecoder::new(&*body).take(limit).read_to_end(&mut plain)?,
+        "zstd" => zstd::Decoder::new(&*body)?.take(limit).read_to_end(&mut plain)?,
+        _ => return Ok(Some(body)),
+    };
+    Ok((plain.len() <= most).then(|| plain.into()))
 }
 
 fn refusal(why: NotTaken) -> Response {

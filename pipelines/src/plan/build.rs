@@ -61,6 +61,7 @@ impl<'w> Builder<'w> {
             self.problems.push(Problem::new(self.written.place(&["pipeline"], ""), "there is no source").hint("[sources.name] makes one"));
         }
         self.timezone();
+        self.http();
         for (name, source) in &spec.sources {
             let stream = self.source(name, source);
             self.source_streams.push(stream);
@@ -99,7 +100,7 @@ impl<'w> Builder<'w> {
             tables: self.tables.into_iter().map(tables::growing).collect(),
             sinks: self.sinks,
             dead_letters: spec.dead_letters.options,
-            http: spec.http,
+            http: spec.http.clone(),
             observability: spec.observability.clone(),
             limits: spec.limits,
             tests: spec.tests.clone(),
@@ -115,6 +116,30 @@ impl<'w> Builder<'w> {
         if zone.parse::<chrono_tz::Tz>().is_err() {
             let problem = Problem::new(self.written.place(&["pipeline"], "timezone"), format!("there is no time zone `{zone}`"));
             self.problems.push(problem.hint("an IANA name such as `UTC` or `Europe/Berlin`"));
+        }
+    }
+
+    /// Whoever can reach the interface must be asked who they are, where that is more than this machine.
+    fn http(&mut self) {
+        let http = &self.written.spec.http;
+        let mut tell = |key: &str, message: String, hint: &str| {
+            self.problems.push(Problem::new(self.written.place(&["http"], key), message).hint(hint));
+        };
+        if !http.listen.ip().is_loopback() && http.token.is_none() {
+            let message = format!("{} can be reached from outside, and nobody is asked for a token", http.listen);
+            tell("listen", message, "`token = { env = \"NAME\" }` beside it, or an address such as 127.0.0.1:8080");
+        }
+        if http.ingest_token.is_some() && http.token.is_none() {
+            tell(
+                "ingest_token",
+                "stands without `token`: everybody could ask".to_owned(),
+                "`token` opens everything, `ingest_token` the way in",
+            );
+        }
+        for (key, secret) in [("token", &http.token), ("ingest_token", &http.ingest_token)] {
+            if let Some(Err(e)) = secret.as_ref().map(|secret| secret.check(key)) {
+                self.problems.push(Problem { span: self.written.place(&["http"], &e.path), message: e.message, hint: e.hint });
+            }
         }
     }
 

@@ -15,17 +15,19 @@ use storage::view::Stored;
 
 /// Where a pipeline's data lies when nobody says.
 const DATA_DIR: &str = "data";
+/// The environment variable with the token of an instance whose pipeline does not say where it stands.
+const TOKEN: &str = "TIDEGATE_TOKEN";
 
 /// Answers a statement on stdout.
 pub(crate) async fn sql(plan: Option<Plan>, arguments: &SqlArguments) -> Result<()> {
     let data_dir = plan.as_ref().map(|p| p.data_dir.clone()).or(arguments.data_dir.clone()).unwrap_or_else(|| PathBuf::from(DATA_DIR));
     let format = form(arguments.format);
-    let url = match &arguments.url {
-        Some(url) => Some(url.to_string()),
-        None => running(&data_dir).await,
+    let running = match &arguments.url {
+        Some(url) => Some(Running::at(url.to_string(), plan.as_ref())),
+        None => Running::find(plan.as_ref(), &data_dir).await,
     };
-    let text = match url {
-        Some(url) => ask(&url, &arguments.sql, format).await?,
+    let text = match running {
+        Some(running) => running.ask(&arguments.sql, format).await?,
         None => read(plan, &data_dir, &arguments.sql, format).await?,
     };
     let mut out = std::io::stdout().lock();
@@ -47,32 +49,50 @@ fn form(wanted: Option<Format>) -> gateway::format::Format {
     }
 }
 
-/// The address of the instance that owns a data directory; none when nobody answers there.
-pub(crate) async fn running(data_dir: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(data_dir.join(INSTANCE)).ok()?;
-    let facts: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let url = format!("http://{}", facts.get("http")?.as_str()?);
-    client().ok()?.get(format!("{url}/health/live")).send().await.ok().map(|_| url)
+/// An instance that runs, and the token that it may ask for.
+pub(crate) struct Running {
+    pub(crate) url: String,
+    token: Option<String>,
+}
+
+impl Running {
+    /// The one at an address.
+    pub(crate) fn at(url: String, plan: Option<&Plan>) -> Self {
+        let of_plan = plan.and_then(|plan| plan.http.token.as_ref()).and_then(|token| token.read("token").ok());
+        Self { url, token: of_plan.or_else(|| std::env::var(TOKEN).ok()) }
+    }
+
+    /// The one that owns a data directory; none when nobody answers there.
+    pub(crate) async fn find(plan: Option<&Plan>, data_dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(data_dir.join(INSTANCE)).ok()?;
+        let facts: serde_json::Value = serde_json::from_str(&text).ok()?;
+        let url = format!("http://{}", facts.get("http")?.as_str()?);
+        client().ok()?.get(format!("{url}/health/live")).send().await.ok()?;
+        let kept = if plan.is_none() { kept(data_dir).ok() } else { None };
+        Some(Self::at(url, plan.or(kept.as_ref())))
+    }
+
+    /// What it answers to a statement.
+    pub(crate) async fn ask(&self, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
+        let failed = |e: reqwest::Error| Error::stop(format!("asking {}", self.url), e);
+        let request = client().map_err(failed)?.post(format!("{}/api/v1/sql", self.url.trim_end_matches('/')));
+        let request = request.header("accept", format.media_type()).header("content-type", "text/plain").body(sql.to_owned());
+        let request = if let Some(token) = &self.token { request.bearer_auth(token) } else { request };
+        let answer = request.send().await.map_err(failed)?;
+        let good = answer.status().is_success();
+        let body = answer.bytes().await.map_err(failed)?;
+        if good {
+            return Ok(body.to_vec());
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let said = problem.get("detail").and_then(|d| d.as_str());
+        Err(Error::new(Remedy::Stop, said.map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned)))
+    }
 }
 
 /// Straight to the instance: a proxy of the environment has no business on loopback.
 fn client() -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().build()
-}
-
-pub(crate) async fn ask(url: &str, sql: &str, format: gateway::format::Format) -> Result<Vec<u8>> {
-    let failed = |e: reqwest::Error| Error::stop(format!("asking {url}"), e);
-    let request = client().map_err(failed)?.post(format!("{}/api/v1/sql", url.trim_end_matches('/')));
-    let answer = request.header("accept", format.media_type()).header("content-type", "text/plain").body(sql.to_owned()).send().await;
-    let answer = answer.map_err(failed)?;
-    let good = answer.status().is_success();
-    let body = answer.bytes().await.map_err(failed)?;
-    if good {
-        return Ok(body.to_vec());
-    }
-    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let detail = problem.get("detail").and_then(|d| d.as_str()).map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned);
-    Err(Error::new(Remedy::Stop, detail))
 }
 
 /// Answers from the sealed records of a data directory that nobody owns.

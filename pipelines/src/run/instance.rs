@@ -21,15 +21,17 @@ use crate::run::observe::Observer;
 use crate::run::outlets::Outlets;
 use crate::spec::Source;
 use flow::{Error, LookupVersion, Remedy, Result};
+use gateway::access::{Access, Token};
 use gateway::http::Ready;
 use gateway::query::{Engine, Limits, Tables};
-use ingest::SourceStatus;
 use ingest::journal::{Journal, JournalHandle};
 use ingest::kafka::{Attach, Wanted};
 use ingest::lock::DirectoryLock;
+use ingest::{Secret, SourceStatus};
 use processors::watermark::WatermarkOptions;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -393,9 +395,13 @@ impl Instance {
     }
 
     async fn serve(&self, engine: Engine, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {
-        let wanted = self.plan.http.listen;
-        let listener = gateway::http::bind(wanted).await.map_err(|e| Error::stop(format!("listening on {wanted}"), e))?;
-        let address = listener.local_addr().map_err(|e| Error::stop("the address of the HTTP listener", e))?;
+        let (wanted, access) = (self.plan.http.listen, access(&self.plan)?);
+        let listener = gateway::http::bind(wanted, &access).await.map_err(|e| Error::stop(format!("listening on {wanted}"), e))?;
+        let mut address = listener.local_addr().map_err(|e| Error::stop("the address of the HTTP listener", e))?;
+        if address.ip().is_unspecified() {
+            // What is listened on everywhere is asked here.
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
         let text = json!({ "pipeline": self.plan.name, "pid": std::process::id(), "http": address.to_string(), "version": env!("CARGO_PKG_VERSION") });
         let at = self.plan.data_dir.join(INSTANCE);
         std::fs::write(&at, text.to_string()).map_err(|e| Error::stop(format!("writing {}", at.display()), e))?;
@@ -403,7 +409,8 @@ impl Instance {
         let (ready, intakes) = (ready.clone(), Arc::new(self.intakes.clone()));
         Ok(self.query_threads.0.as_ref().expect("there until the drop").spawn(async move {
             if let Err(error) =
-                gateway::http::serve(listener, gateway::http::router(engine, ready, intakes), async move { stop.cancelled().await }).await
+                gateway::http::serve(listener, gateway::http::router(engine, ready, intakes, access), async move { stop.cancelled().await })
+                    .await
             {
                 tracing::error!(%error, "the HTTP server ended");
             }
@@ -514,6 +521,15 @@ impl Instance {
         }
         outcome
     }
+}
+
+/// Who may ask and send. Reads the tokens.
+fn access(plan: &Plan) -> Result<Access> {
+    let read = |secret: &Option<Secret>, key: &str| {
+        let read = secret.as_ref().map(|secret| secret.read(key).map(Token));
+        read.transpose().map_err(|e| Error::new(Remedy::Stop, format!("[http] {}: {}", e.path, e.message)))
+    };
+    Ok(Access { token: read(&plan.http.token, "token")?, ingest_token: read(&plan.http.ingest_token, "ingest_token")? })
 }
 
 /// Bounds of queries as a plan says.

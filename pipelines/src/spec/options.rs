@@ -4,6 +4,7 @@ use super::trial::TestOptions;
 use crate::relay::KafkaSinkOptions;
 use crate::units::{Size, Time};
 use indexmap::IndexMap;
+use ingest::Secret;
 use ingest::decode::{Columns, DecodeOptions};
 use ingest::file::FileOptions;
 use ingest::http::HttpSourceOptions;
@@ -233,11 +234,16 @@ pub struct DeadLetterOptions {
 }
 
 /// The HTTP interface.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpOptions {
     /// Address to listen on; port 0 takes a free one. The address is written to `data_dir/instance.json`.
     pub listen: SocketAddr,
+    /// Who sends this token (`Authorization: Bearer …`) may ask and send. Without it nobody is asked, and the address must be a loopback one.
+    /// `tidegate sql` and `tidegate verify` send it where they know the pipeline, else what stands in the environment variable TIDEGATE_TOKEN.
+    pub token: Option<Secret>,
+    /// Who sends this one may only send readings: for devices.
+    pub ingest_token: Option<Secret>,
 }
 
 /// What can be seen from outside.
@@ -300,7 +306,7 @@ impl Default for DeadLetterOptions {
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), token: None, ingest_token: None }
     }
 }
 
