@@ -432,6 +432,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_column_that_is_newer_than_the_cold_table_is_null_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut view = Arc::into_inner(view(dir.path(), &[vec![(0, 1, 5), (1, 2, 6)]], 1, 1, &vec![(2, 3, 7)])).unwrap();
+        let without = spec().schema.project(&[0, 2]).unwrap();
+        assert_eq!(without.fields().iter().map(|f| f.name()).collect::<Vec<_>>(), ["device", "event_time"]);
+        let rows = batch(&vec![(0, 1, 5), (1, 2, 6)]).project(&[0, 2]).unwrap();
+        view.cold.get_mut("t").unwrap().provider = Arc::new(MemTable::try_new(Arc::new(without), vec![vec![rows]]).unwrap());
+        let session = session(&Arc::new(view));
+        for (select, expected) in [
+            ("v FROM t ORDER BY v", "| 7.0 |\n|     |\n|     |"),
+            ("count(v) FROM t", "| 1 "),
+            ("count(*) FROM t WHERE v IS NULL", "| 2 "),
+            ("device, v FROM t WHERE v > 1", "| c      | 7.0 |"),
+            ("count(*), min(event_time) FROM t", "| 3 "),
+        ] {
+            let text = ask(&session, &format!("SELECT {select}")).await;
+            assert!(text.contains(expected), "{select}: {text}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_window_that_may_be_revised_has_its_newest_row_and_then_its_last() {
         let schema = spec().schema;
         let identity = Arc::new(Identity::new(&schema, &["device".to_owned(), "event_time".to_owned()], None).unwrap());

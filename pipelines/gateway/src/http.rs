@@ -159,7 +159,7 @@ mod tests {
     #[async_trait::async_trait]
     impl Ingest for Floor {
         fn max_body(&self, source: &str) -> Option<usize> {
-            (source == "floor").then_some(10)
+            (source == "floor").then_some(40)
         }
 
         async fn take(&self, _: &str, sent: Sent) -> Result<Taken, NotTaken> {
@@ -213,7 +213,7 @@ mod tests {
         let busy = post_to(at, "/api/v1/ingest/floor", local, "busy").await;
         assert!(busy.starts_with("HTTP/1.1 429") && busy.contains("retry-after: 1") && busy.contains("problem+json"), "{busy}");
         assert!(post_to(at, "/api/v1/ingest/none", local, "1").await.starts_with("HTTP/1.1 404"));
-        assert!(post_to(at, "/api/v1/ingest/floor", local, "more than ten bytes").await.starts_with("HTTP/1.1 413"));
+        assert!(post_to(at, "/api/v1/ingest/floor", local, &"x".repeat(41)).await.starts_with("HTTP/1.1 413"));
         let elsewhere = "Host: localhost\r\nOrigin: https://evil.example";
         assert!(post_to(at, "/api/v1/ingest/floor", elsewhere, "1").await.starts_with("HTTP/1.1 403"));
         assert!(
@@ -241,7 +241,7 @@ mod tests {
         assert!(taken.starts_with("HTTP/1.1 202") && taken.contains("\"accepted\":3"), "{taken}");
         let taken = send("zstd", &zstd::encode_all("1\n2".as_bytes(), 1).unwrap()).await;
         assert!(taken.starts_with("HTTP/1.1 202") && taken.contains("\"accepted\":2"), "{taken}");
-        assert!(send("gzip", &gzip("more than ten bytes")).await.starts_with("HTTP/1.1 413"));
+        assert!(send("gzip", &gzip(&"x".repeat(41))).await.starts_with("HTTP/1.1 413"));
         assert!(send("gzip", b"no gzip").await.starts_with("HTTP/1.1 400"));
         assert!(send("br", b"x").await.starts_with("HTTP/1.1 415"));
         assert!(send("identity", b"x").await.starts_with("HTTP/1.1 202"));

@@ -286,3 +286,29 @@ impl ColdVersion for Version {
         self.0.commit(&self.1, edit).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cold, spec};
+    use arrow::datatypes::{Field, Schema};
+
+    #[tokio::test]
+    async fn columns_are_added_once_and_other_types_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let narrow = cold(folder.path());
+        let with = |field: Field| {
+            let fields = spec().schema.fields().iter().filter(|f| f.name() != field.name()).map(|f| f.as_ref().clone()).collect::<Vec<_>>();
+            Cold { schema: Arc::new(Schema::new([vec![field], fields].concat())), ..cold(folder.path()) }
+        };
+        assert_eq!(narrow.newest().await.unwrap().number(), 0);
+        let wide = with(Field::new("w", DataType::UInt64, true));
+        assert_eq!(wide.newest().await.unwrap().number(), 1);
+        assert_eq!(wide.newest().await.unwrap().number(), 1, "it has them");
+        let names = wide.snapshot().await.unwrap().unwrap().provider().await.unwrap().schema();
+        assert_eq!(names.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["device", "v", "event_time", "day", "w"]);
+        assert_eq!(narrow.newest().await.unwrap().number(), 1, "one that knows less leaves them");
+        let error = with(Field::new("v", DataType::Utf8, true)).newest().await.err().unwrap().to_string();
+        assert!(error.contains("column v of the cold table") && error.contains("another name"), "{error}");
+    }
+}
