@@ -256,10 +256,7 @@ fn a_fleet_equals_its_truth_though_the_process_is_killed_while_it_sends() {
     let tidegate = Tidegate::new(&(MQTT.replace("URL", &broker.url()) + &REST.replace("INPUT", "once")));
     let mut running = tidegate.start(&[]);
     broker.wait_for_subscriber();
-    // A message that is sent twice, byte for byte, and redelivered on its second way in looks like a redelivery of the first: of two equal dead letters one is
-    // left then (`gaps.md`). Equal readings are one anyway.
-    let fleet = FLEET.replace("duplicate = { share = 0.03, by = \"1s\" }\n", "");
-    let scenario = format!("{fleet}\n[wire]\nurl = \"{}\"\nconnections = 2\n{VERIFY}", broker.url());
+    let scenario = format!("{FLEET}\n[wire]\nurl = \"{}\"\nconnections = 2\n{VERIFY}", broker.url());
     let path = tidegate.path("scenario.toml");
     std::fs::write(&path, scenario).expect("a file");
     let mut sending = tidegate.spawn(&["simulate", "--scenario", "scenario.toml", "--truth", "truth"]);
