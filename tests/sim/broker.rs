@@ -5,6 +5,7 @@ use crate::disk::Medium;
 use bytes::Bytes;
 use flow::Result;
 use ingest::SourceStatus;
+use ingest::journal::Publish;
 use ingest::mqtt::{Acker, Event, Received, publish_hash};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub(crate) struct Message {
     pub(crate) device: u64,
     /// Event time in microseconds; none for one that cannot be decoded.
     pub(crate) time: Option<i64>,
+    /// The number in the payload: another's where both have the same bytes.
+    pub(crate) told: u64,
     topic: Bytes,
     payload: Bytes,
 }
@@ -36,6 +39,8 @@ pub(crate) struct Broker {
 #[derive(Default)]
 struct State {
     sessions: Vec<Session>,
+    /// The broken message that was published last.
+    broken: Option<Message>,
     /// All messages that were published, and how each stands.
     sent: BTreeMap<u64, Message>,
     acked: BTreeSet<u64>,
@@ -93,7 +98,13 @@ impl Broker {
         let payload =
             if broken { format!("{{\"n\":{number}, broken") } else { format!("{{\"ts\":{time_ms},\"n\":{number},\"v\":{}}}", number % 7) };
         let time = (!broken).then_some(time_ms * 1_000);
-        Message { number, device, time, topic: format!("d/device-{device}").into(), payload: payload.into() }
+        let message = Message { number, device, time, told: number, topic: format!("d/device-{device}").into(), payload: payload.into() };
+        if !broken {
+            return message;
+        }
+        let before = self.state().broken.replace(message.clone());
+        let twin = faults.twins > 0 && self.sim.below(10_000) < faults.twins;
+        before.filter(|_| twin).map_or(message, |before| Message { number, ..before })
     }
 
     /// Whether all that was published is acknowledged, or was dropped with a session.
@@ -238,8 +249,8 @@ impl Broker {
             let Some(place) = state.sessions[number].in_flight.iter().position(|(p, ..)| *p == packet) else { continue };
             let (_, message, _) = state.sessions[number].in_flight.remove(place).unwrap();
             self.sim.note(|| format!("PUBACK of {}", message.number));
-            let hash = publish_hash(&message.topic, &message.payload);
-            if !self.medium.holds(&self.journal, &hash.to_le_bytes()) {
+            let known = Publish::new(0, packet, publish_hash(&message.topic, &message.payload)).key;
+            if !self.medium.holds(&self.journal, &known.to_le_bytes()) {
                 let what = format!("message {} is acknowledged and would not survive a power cut", message.number);
                 state.violation.get_or_insert(what);
             }

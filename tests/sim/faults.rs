@@ -57,6 +57,8 @@ pub(crate) struct Faults {
     pub(crate) warm_s: u64,
     /// Length of a partition of warm.
     pub(crate) partition_s: u64,
+    /// Broken messages that are sent twice, as messages of their own.
+    pub(crate) twins: u64,
 }
 
 impl Faults {
@@ -97,6 +99,7 @@ impl Faults {
             fan_in: c.pick(&[2, 2, 4]),
             warm_s: c.pick(&[1, 3, 12]),
             partition_s: c.pick(&[5, 60]),
+            twins: on(&mut c, 5_000, &[3_000, 8_000]),
         }
     }
 

@@ -34,7 +34,8 @@ pub(crate) struct Tables {
     late: BTreeSet<(&'static str, i64)>,
     /// How many readings of a slice were late in the second stage.
     late_parts: BTreeMap<i64, i64>,
-    dead: BTreeSet<i64>,
+    /// Dead letters by the number that they tell: several where broken messages had the same bytes.
+    dead: BTreeMap<i64, u64>,
     /// Name, key and start of a window: count and sum.
     pub(crate) windows: BTreeMap<(&'static str, String, i64), (i64, i64)>,
 }
@@ -73,7 +74,7 @@ impl Tables {
                 let digits = payload.split("\"n\":").nth(1).unwrap_or_default();
                 let digits = digits.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
                 let n: i64 = digits.parse().map_err(|_| format!("a dead letter without a number: {payload}"))?;
-                once(tables.dead.insert(n), format!("dead letter {n}"))?;
+                *tables.dead.entry(n).or_default() += 1;
             }
         }
         for (name, key, ..) in WINDOWS {
@@ -92,8 +93,8 @@ impl Tables {
 
     /// Whether the engine has counted as many rows of a table as there are.
     pub(crate) fn counted(&self, table: &str, rows: u64) -> Result<(), String> {
-        let there = if table == "readings" { self.readings.len() } else { self.dead.len() };
-        if there as u64 == rows { Ok(()) } else { Err(format!("table {table} has {there} rows, {rows} are counted")) }
+        let there = if table == "readings" { self.readings.len() as u64 } else { self.dead.values().sum() };
+        if there == rows { Ok(()) } else { Err(format!("table {table} has {there} rows, {rows} are counted")) }
     }
 
     /// Whether the tables hold what they must once everything is drained.
@@ -101,7 +102,7 @@ impl Tables {
         let (sent, acked, dropped) = (broker.sent(), broker.acked(), broker.dropped());
         for (number, message) in &sent {
             let n = *number as i64;
-            let (stored, dead) = (self.readings.get(&n), self.dead.contains(&n));
+            let (stored, dead) = (self.readings.get(&n), self.dead.contains_key(&(message.told as i64)));
             if stored.is_some() && dead {
                 return Err(format!("reading {n} is stored and a dead letter"));
             }
@@ -122,7 +123,14 @@ impl Tables {
                 _ => {}
             }
         }
-        if let Some(n) = self.readings.keys().chain(&self.dead).find(|n| !sent.contains_key(&(**n as u64))) {
+        for (n, letters) in &self.dead {
+            let told = || sent.iter().filter(|(_, m)| m.told as i64 == *n).map(|(number, _)| number);
+            let (least, most) = (told().filter(|number| acked.contains(number)).count() as u64, told().count() as u64);
+            if !(least..=most).contains(letters) {
+                return Err(format!("{letters} dead letters tell {n}, of {most} messages {least} were acknowledged"));
+            }
+        }
+        if let Some(n) = self.readings.keys().chain(self.dead.keys()).find(|n| !sent.contains_key(&(**n as u64))) {
             return Err(format!("reading {n} was never sent"));
         }
         if let Some((name, n)) = self.late.iter().find(|(_, n)| !self.readings.contains_key(n) || all_on_time) {
@@ -157,21 +165,6 @@ impl Tables {
         }
         let extra = self.windows.keys().find(|window| !expected.contains_key(*window));
         extra.map_or(Ok(()), |window| Err(format!("window {window:?} has no readings")))
-    }
-}
-
-/// Positions, epochs and watermarks that never fall.
-#[derive(Debug, Default)]
-pub(crate) struct Rising(BTreeMap<String, i64>);
-
-impl Rising {
-    pub(crate) fn at_least(&mut self, what: String, now: i64) -> Result<(), String> {
-        let before = self.0.entry(what.clone()).or_insert(now);
-        if now < *before {
-            return Err(format!("{what} falls from {before} to {now}"));
-        }
-        *before = now;
-        Ok(())
     }
 }
 

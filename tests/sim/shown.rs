@@ -1,5 +1,5 @@
 //! What a query has seen stays true: a window that was shown once is in the tables at the end, with the same values, whatever crashed since;
-//! and while a process lives, nothing that it has shown goes out of view again.
+//! and while a process lives, nothing that it has shown goes out of view again. Positions, epochs and watermarks never fall.
 
 use crate::oracle::Tables;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,5 +37,20 @@ impl Shown {
     pub(crate) fn all_in(&self, tables: &Tables) -> Result<(), String> {
         let gone = self.windows.iter().find(|(window, _)| !tables.windows.contains_key(*window));
         gone.map_or(Ok(()), |(window, value)| Err(format!("window {window:?} was shown as {value:?} and is gone")))
+    }
+}
+
+/// Positions, epochs and watermarks that never fall.
+#[derive(Debug, Default)]
+pub(crate) struct Rising(BTreeMap<String, i64>);
+
+impl Rising {
+    pub(crate) fn at_least(&mut self, what: String, now: i64) -> Result<(), String> {
+        let before = self.0.entry(what.clone()).or_insert(now);
+        if now < *before {
+            return Err(format!("{what} falls from {before} to {now}"));
+        }
+        *before = now;
+        Ok(())
     }
 }

@@ -167,15 +167,15 @@ impl Worker {
         let (mut messages, mut publishes, mut answers) = (vec![], vec![], vec![]);
         for Asked { request, tell, _room } in waiting.drain(..) {
             self.status.received_bytes.fetch_add(request.bytes() as u64, Relaxed);
-            if let Some(hash) = request.key.as_deref().map(key_hash) {
-                if let Some(before) = self.keys.find(hash) {
+            if let Some(key) = request.key.as_deref().map(key_hash) {
+                if let Some(before) = self.keys.find(key) {
                     self.status.redelivered.fetch_add(request.messages.len() as u64, Relaxed);
                     // Whoever asked may have gone.
                     let _ = tell.send((Receipt { duplicate: true, ..Receipt::default() }, before));
                     continue;
                 }
-                self.keys.enter(hash, Some(settled.clone()));
-                publishes.push(Publish { connection: self.batcher.producer, hash });
+                self.keys.enter(key, Some(settled.clone()));
+                publishes.push(Publish { connection: self.batcher.producer, key });
             }
             let from = messages.len();
             let Request { topic, trace, .. } = &request;

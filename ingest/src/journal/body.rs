@@ -33,13 +33,42 @@ pub enum Body {
     Lookup(LookupVersion),
 }
 
-/// One message taken from a broker: what it may deliver again.
+/// One message, or request, that was taken and may be delivered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// Number of the source connection (the producer).
     pub connection: u32,
-    /// Hash of topic and payload.
-    pub hash: u64,
+    /// What it is known by when it comes again. Of MQTT: the packet id in the upper 16 bits, which a redelivery keeps and which is never 0,
+    /// and a hash of topic and payload in the lower 48. Of HTTP: a hash of the sender's key.
+    pub key: u64,
+}
+
+impl Publish {
+    /// The part of a key that tells of topic and payload.
+    pub const HASH: u64 = u64::MAX >> 16;
+    const NEW_SESSION: u64 = Self::HASH;
+
+    /// A publish with this packet id and hash of topic and payload.
+    #[must_use]
+    pub const fn new(connection: u32, packet: u16, hash: u64) -> Self {
+        Self { connection, key: ((packet as u64) << 48) | (hash & Self::HASH) }
+    }
+
+    /// The broker has begun a new session: nothing that stands before this is delivered again.
+    #[must_use]
+    pub const fn new_session(connection: u32) -> Self {
+        Self { connection, key: Self::NEW_SESSION }
+    }
+
+    /// The packet id in a key.
+    #[must_use]
+    pub const fn packet(key: u64) -> u16 {
+        (key >> 48) as u16
+    }
+
+    pub(super) const fn begins_session(&self) -> bool {
+        self.key == Self::NEW_SESSION
+    }
 }
 
 /// All that came from one decoded batch: in the journal as a whole or not at all.

@@ -57,7 +57,7 @@ impl EncodedFrame {
         let mut content = Vec::new();
         for publish in publishes {
             put_u32(&mut content, publish.connection);
-            put_u64(&mut content, publish.hash);
+            put_u64(&mut content, publish.key);
         }
         let kind = match body {
             Some(body) => encode(body, &mut content)?,
@@ -95,7 +95,7 @@ pub(super) fn decode_memory(kind: Kind, publishes: u32, content: &[u8]) -> Resul
 }
 
 fn decode_publishes(take: &mut Take<'_>, count: u32) -> Result<Vec<Publish>> {
-    (0..count).map(|_| Ok(Publish { connection: take.u32()?, hash: take.u64()? })).collect()
+    (0..count).map(|_| Ok(Publish { connection: take.u32()?, key: take.u64()? })).collect()
 }
 
 fn decode_content(kind: Kind, take: &mut Take<'_>) -> Result<Content> {

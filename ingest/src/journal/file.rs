@@ -11,8 +11,9 @@ use world::{Bug, Disk, DiskFile, Entry, FileReader, planted};
 
 /// The first bytes of a segment; the version of the format follows, in two bytes.
 const MAGIC: [u8; 6] = *b"TGJRNL";
-/// The version that is written, and the newest that is read. 2 added frames of lookup tables.
-pub(super) const VERSION: u16 = 2;
+/// The version that is written, and the newest that is read. 2 added frames of lookup tables, 3 the packet id to
+/// what a publish is known by: an earlier publish that comes again is taken as a new one.
+pub(super) const VERSION: u16 = 3;
 /// Length of a segment's header.
 pub(super) const SEGMENT_HEADER: usize = 36;
 const ENDING: &str = "log";

@@ -140,12 +140,12 @@ impl JournalHandle {
         self.shared.state().segments.iter().map(|s| s.bytes).sum()
     }
 
-    /// Hashes of the publishes that a broker may deliver again, by connection, oldest first: at most the last 65,535 of each that stand
-    /// in the journal, as many as a broker has packet identifiers; it may have more open than the source's Receive Maximum. One hash may
-    /// stand there several times, once for each publish.
+    /// Keys ([`Publish::key`](super::Publish::key)) of the publishes that a broker may deliver again, by connection, oldest first: at most
+    /// the last 65,535 of each session that stand in the journal, as many as a broker has packet identifiers; it may have more open than the
+    /// source's Receive Maximum. One key may stand there several times, once for each publish.
     #[must_use]
     pub fn recent(&self) -> BTreeMap<u32, Vec<u64>> {
-        self.shared.state().recent.hashes()
+        self.shared.state().recent.keys()
     }
 
     /// Producers, whether they are there, and since when, as the journal's frames say.

@@ -22,18 +22,22 @@ pub(super) struct Recent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Connection {
     /// Oldest first.
-    hashes: VecDeque<u64>,
+    keys: VecDeque<u64>,
     state: Option<(bool, WallTime)>,
 }
 
 impl Recent {
     /// Notes a publish that stands in the journal.
     pub(super) fn enter(&mut self, publish: Publish) {
-        let hashes = &mut self.connections.entry(publish.connection).or_default().hashes;
-        if hashes.len() == KEPT {
-            hashes.pop_front();
+        let keys = &mut self.connections.entry(publish.connection).or_default().keys;
+        if publish.begins_session() {
+            keys.clear();
+            return;
         }
-        hashes.push_back(publish.hash);
+        if keys.len() == KEPT {
+            keys.pop_front();
+        }
+        keys.push_back(publish.key);
     }
 
     /// Notes that a producer came or went.
@@ -41,9 +45,9 @@ impl Recent {
         self.connections.entry(producer).or_default().state = Some((connected, at));
     }
 
-    /// The hashes of each connection, oldest first.
-    pub(super) fn hashes(&self) -> BTreeMap<u32, Vec<u64>> {
-        self.connections.iter().map(|(number, c)| (*number, c.hashes.iter().copied().collect())).collect()
+    /// The keys of each connection's publishes, oldest first.
+    pub(super) fn keys(&self) -> BTreeMap<u32, Vec<u64>> {
+        self.connections.iter().map(|(number, c)| (*number, c.keys.iter().copied().collect())).collect()
     }
 
     /// Producers whose coming or going is known.
@@ -51,7 +55,7 @@ impl Recent {
         self.connections.iter().filter_map(|(number, c)| c.state.map(|(connected, at)| (*number, connected, at))).collect()
     }
 
-    /// `count`, then for each `number | state (0 unknown, 1 gone, 2 there) | at | hashes | hash…`.
+    /// `count`, then for each `number | state (0 unknown, 1 gone, 2 there) | at | keys | key…`.
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
         put_u32(to, self.connections.len() as u32);
         for (number, connection) in &self.connections {
@@ -59,9 +63,9 @@ impl Recent {
             put_u32(to, *number);
             to.push(state);
             put_u64(to, at as u64);
-            put_u32(to, connection.hashes.len() as u32);
-            to.reserve(connection.hashes.len() * size_of::<u64>());
-            connection.hashes.iter().for_each(|hash| put_u64(to, *hash));
+            put_u32(to, connection.keys.len() as u32);
+            to.reserve(connection.keys.len() * size_of::<u64>());
+            connection.keys.iter().for_each(|key| put_u64(to, *key));
         }
     }
 
@@ -72,8 +76,8 @@ impl Recent {
             let (state, at) = (from.u8()?, WallTime(from.u64()? as i64));
             let mut connection = Connection { state: (state > 0).then_some((state == 2, at)), ..Connection::default() };
             let count = from.u32()? as usize;
-            let mut hashes = Take::new(from.slice(count.saturating_mul(size_of::<u64>()))?);
-            connection.hashes = (0..count).map(|_| hashes.u64()).collect::<Result<_>>()?;
+            let mut keys = Take::new(from.slice(count.saturating_mul(size_of::<u64>()))?);
+            connection.keys = (0..count).map(|_| keys.u64()).collect::<Result<_>>()?;
             recent.connections.insert(number, connection);
         }
         Ok(recent)
@@ -88,19 +92,26 @@ mod tests {
     fn each_connection_keeps_its_newest_publishes() {
         let mut recent = Recent::default();
         let newest = KEPT as u64 + 500;
-        for hash in 0..newest {
-            recent.enter(Publish { connection: 1, hash });
+        for key in 0..newest {
+            recent.enter(Publish { connection: 1, key });
         }
-        recent.enter(Publish { connection: 2, hash: 7 });
+        recent.enter(Publish { connection: 2, key: 7 });
         recent.connection(3, false, WallTime(5));
-        let hashes = recent.hashes();
-        assert_eq!(hashes[&1], (500..newest).collect::<Vec<u64>>());
-        assert_eq!(hashes[&2], [7]);
+        let keys = recent.keys();
+        assert_eq!(keys[&1], (500..newest).collect::<Vec<u64>>());
+        assert_eq!(keys[&2], [7]);
         assert_eq!(recent.states(), [(3, false, WallTime(5))]);
         let mut bytes = Vec::new();
         recent.encode(&mut bytes);
         assert!(bytes.len() < (512 << 10) + 100);
         assert_eq!(Recent::decode(&mut Take::new(&bytes)).unwrap(), recent);
         assert!(Recent::decode(&mut Take::new(&bytes[..bytes.len() - 1])).is_err());
+    }
+    #[test]
+    fn a_new_session_begins_with_an_empty_memory() {
+        let mut recent = Recent::default();
+        let publishes = [Publish::new(1, 3, 9), Publish::new(2, 3, 9), Publish::new_session(1), Publish::new(1, 4, 9)];
+        publishes.into_iter().for_each(|publish| recent.enter(publish));
+        assert_eq!(recent.keys(), BTreeMap::from([(1, vec![(4 << 48) + 9]), (2, vec![(3 << 48) + 9])]));
     }
 }

@@ -1,5 +1,6 @@
 //! The journal's laws: what was acknowledged survives, a group is whole or absent, damage below what was on disk is told.
 
+use super::file::VERSION;
 use super::*;
 use crate::Rejected;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray, UInt32Array};
@@ -41,7 +42,7 @@ fn reject() -> Rejected {
 fn group(number: i64) -> Group {
     Group {
         frames: vec![(Some(0), Body::Rows(rows(&[number, number + 1]))), (Some(1), Body::Rejects(vec![reject()]))],
-        publishes: vec![Publish { connection: 1, hash: number as u64 }],
+        publishes: vec![Publish { connection: 1, key: number as u64 }],
     }
 }
 
@@ -122,7 +123,7 @@ fn what_was_given_live_is_given_again() {
         ],
         publishes: vec![],
     });
-    first.append(Group { frames: vec![], publishes: vec![Publish { connection: 2, hash: 77 }] });
+    first.append(Group { frames: vec![], publishes: vec![Publish { connection: 2, key: 77 }] });
     let end = first.append(group(2));
     let live = first.close();
     assert_eq!(live.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5]);
@@ -271,13 +272,14 @@ fn a_segment_of_an_earlier_version_is_read_and_one_of_a_newer_is_left_as_it_is()
         std::fs::write(&path, &bytes).unwrap();
         bytes
     };
-    let newer = of_version(3);
+    let newer = of_version(VERSION + 1);
     let error = open(directory.path(), 1 << 20, [0, 0]).err().expect("nobody knows what it means").to_string();
-    assert!(error.contains("00000000000000000000.log has version 3 of the format, this program reads up to 2"), "{error}");
+    let what = format!("00000000000000000000.log has version {} of the format, this program reads up to {VERSION}", VERSION + 1);
+    assert!(error.contains(&what), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), newer);
     of_version(1);
     assert_eq!(open(directory.path(), 1 << 20, [0, 0]).unwrap().close(), before);
-    assert_eq!(std::fs::read(&path).unwrap()[6], 2, "what follows in it is of this version");
+    assert_eq!(std::fs::read(&path).unwrap()[6..8], VERSION.to_le_bytes(), "what follows in it is of this version");
 }
 
 /// Names, lengths and times of all files: what a reader must leave as it was.
@@ -351,7 +353,7 @@ fn a_torn_tail_is_not_counted() {
 fn a_long_restatement_leaves_room() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path(), 1 << 14, [0, 0]).unwrap();
-    let publishes = |connection| (0..70_000).map(move |hash| Publish { connection, hash });
+    let publishes = |connection| (0..70_000).map(move |key| Publish { connection, key });
     first.append(Group { frames: vec![], publishes: publishes(1).chain(publishes(2)).collect() });
     (0..20).for_each(|n| _ = first.append(group(n)));
     first.close();
@@ -424,7 +426,7 @@ fn a_torn_tail_costs_only_the_groups_it_tears() {
         let expected = ends.iter().filter(|end| bytes.get(..**end) == Some(&whole[..**end])).count();
         std::fs::write(directory.path().join(path.file_name().unwrap()), bytes).unwrap();
         let found = recover::recover(&world::LocalDisk, directory.path(), 0, 0).unwrap_or_else(|e| panic!("cut at {cut}: {e}")).unwrap();
-        assert_eq!(found.recent.hashes()[&1].len(), expected, "cut at {cut}");
+        assert_eq!(found.recent.keys()[&1].len(), expected, "cut at {cut}");
         if cut % 101 == 0 {
             let given = open(directory.path(), 1 << 12, [0, 0]).unwrap().close();
             assert_eq!((given[0].len(), given[1].len()), (expected, expected), "cut at {cut}");
@@ -448,7 +450,7 @@ proptest! {
             match recover::recover(&world::LocalDisk, directory.path(), 0, 0) {
                 Ok(found) => {
                     assert!(byte >= ends[1], "damage at {byte} was passed over");
-                    assert_eq!(found.unwrap().recent.hashes()[&1].len(), 2);
+                    assert_eq!(found.unwrap().recent.keys()[&1].len(), 2);
                 }
                 Err(error) => {
                     assert!(byte < ends[1], "damage at {byte} is a torn tail: {error}");

@@ -160,12 +160,12 @@ impl<A: Acker + Clone + Sync> Worker<A> {
                         self.take(std::mem::take(&mut batch), &handed).await?;
                         self.redeliveries.connected(session_present);
                         self.acker = Some(acker);
-                        self.tell(true, &handed).await?;
+                        self.tell(true, session_present, &handed).await?;
                     }
                     Event::Disconnected => {
                         self.take(std::mem::take(&mut batch), &handed).await?;
                         self.acker = None;
-                        self.tell(false, &handed).await?;
+                        self.tell(false, true, &handed).await?;
                     }
                 }
             }
@@ -177,13 +177,15 @@ impl<A: Acker + Clone + Sync> Worker<A> {
     /// After a crash the journal still says that we are connected.
     async fn forget_old_connection(&mut self, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
         let known = self.journal.connections().into_iter().find(|(producer, ..)| *producer == self.batcher.producer);
-        if known.is_some_and(|(_, connected, _)| !connected) { Ok(()) } else { self.tell(false, handed).await }
+        if known.is_some_and(|(_, connected, _)| !connected) { Ok(()) } else { self.tell(false, true, handed).await }
     }
 
-    /// Writes into the journal that the connection is there, or not.
-    async fn tell(&mut self, connected: bool, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
-        let body = Body::Connection { producer: self.batcher.producer, connected, at: self.journal.now() };
-        let durable = Some(self.append(Group { frames: vec![(None, body)], publishes: Vec::new() }).await?);
+    /// Writes into the journal that the connection is there, or not, and whether the session is the one we know.
+    async fn tell(&mut self, connected: bool, same_session: bool, handed: &mpsc::Sender<Handed<A>>) -> Result<()> {
+        let producer = self.batcher.producer;
+        let body = Body::Connection { producer, connected, at: self.journal.now() };
+        let publishes = if same_session { Vec::new() } else { vec![Publish::new_session(producer)] };
+        let durable = Some(self.append(Group { frames: vec![(None, body)], publishes }).await?);
         self.hand(Handed { durable, rows: 0, rejects: 0, packets: Vec::new(), acker: None }, handed).await
     }
 
@@ -201,21 +203,19 @@ impl<A: Acker + Clone + Sync> Worker<A> {
         self.hand(Handed { durable, rows, rejects, packets, acker: self.acker.clone() }, handed).await
     }
 
-    /// The messages that we do not have, and the hashes of those among them that can come again.
+    /// The messages that we do not have, and what those of them are known by that can come again.
     fn undo_redelivery(&mut self, messages: Vec<Received>) -> (Vec<Received>, Vec<Publish>) {
         let mut publishes = Vec::with_capacity(messages.len());
         let mut fresh = messages;
         fresh.retain(|message| {
             self.status.received_bytes.fetch_add((message.topic.len() + message.payload.len()) as u64, Relaxed);
-            if message.packet.is_none() {
-                return true;
-            }
-            let hash = publish_hash(&message.topic, &message.payload);
-            if self.redeliveries.take(hash, message.dup) {
+            let Some(packet) = message.packet else { return true };
+            let publish = Publish::new(self.batcher.producer, packet, publish_hash(&message.topic, &message.payload));
+            if self.redeliveries.take(publish.key, message.dup) {
                 self.status.redelivered.fetch_add(1, Relaxed);
                 return false;
             }
-            publishes.push(Publish { connection: self.batcher.producer, hash });
+            publishes.push(publish);
             true
         });
         (fresh, publishes)

@@ -76,6 +76,23 @@ async fn redeliveries_in_another_order_are_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn equal_publishes_are_each_taken_once() {
+    let (broker, log) = (TestBroker::start(), Log::open());
+    let source = Running::with(&format!("url = \"{}\"", broker.url()), log.handle());
+    for part in 1..=4 {
+        (0..MESSAGES / 4).for_each(|_| broker.publish(TOPIC, b"7"));
+        let some = (part * MESSAGES / 4 - MESSAGES / 8) as u64;
+        until("half of a part is taken", || source.status.logged.load(Relaxed) >= some).await;
+        if part % 2 == 0 { lose_acks(&broker, 50) } else { broker.cut() }
+    }
+    until("every publish is acknowledged", || broker.missing() == 0).await;
+    reaches("logged", &source.status.logged, MESSAGES as u64).await;
+    source.end().await;
+    assert_eq!(log.rows(MESSAGES as usize).await.numbers, vec![7; MESSAGES as usize]);
+    assert!(redelivered(&broker.records()) > 0, "no ack was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_dup_needs_the_rule_any() {
     let records = survives(
         "redelivery = \"any\"\nreceive_maximum = 200",

@@ -44,19 +44,20 @@ fn client(options: rumqttc::MqttOptions, requests: usize) -> (AsyncClient, Event
 }
 
 /// Takes `count` messages in the source's session without an ack, as a process that dies before it can send one.
-async fn take_without_ack(port: u16, count: usize) {
+async fn take_without_ack(port: u16, count: usize) -> Vec<u16> {
     let (client, mut wire) = client(session(port), 10);
     client.try_subscribe("plant/+/+", QoS::AtLeastOnce).unwrap();
-    let (mut left, mut publisher) = (count, None);
-    while left > 0 {
+    let (mut packets, mut publisher) = (Vec::new(), None);
+    while packets.len() < count {
         match wire.poll().await {
             Ok(Event::Incoming(Packet::SubAck(_))) => publisher = Some(tokio::spawn(publish(port, numbers(0..count as i64)))),
-            Ok(Event::Incoming(Packet::Publish(_))) => left -= 1,
+            Ok(Event::Incoming(Packet::Publish(publish))) => packets.push(publish.pkid),
             Ok(_) => {}
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
     publisher.expect("subscribed before the first message").await.unwrap();
+    packets
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,9 +99,9 @@ async fn readings_arrive_once_and_the_source_outlives_its_broker() {
 async fn what_was_logged_before_a_crash_is_not_taken_twice() {
     let broker = Broker::start();
     let log = Log::open();
-    take_without_ack(broker.port, 30).await;
-    let publishes =
-        (0..10).map(|n: i64| Publish { connection: 0, hash: publish_hash(TOPIC.as_bytes(), n.to_string().as_bytes()) }).collect();
+    let packets = take_without_ack(broker.port, 30).await;
+    let known = |n: usize| Publish::new(0, packets[n], publish_hash(TOPIC.as_bytes(), n.to_string().as_bytes()));
+    let publishes = (0..10).map(known).collect();
     log.handle().append(Group { frames: Vec::new(), publishes }).await.unwrap().await.unwrap();
 
     let source = Running::start(broker.port, log.handle());

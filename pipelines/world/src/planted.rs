@@ -50,6 +50,8 @@ pub enum Bug {
     RedeliveryNotUndone,
     /// What comes again after a start is taken as new.
     RedeliveryForgottenAtStart,
+    /// What comes again is known by its bytes, whatever its packet id.
+    RedeliveryByBytes,
     /// A file has its name before its bytes.
     FilesNamedBeforeFsync,
     /// A taken name is given to other bytes.
@@ -114,7 +116,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -137,6 +139,7 @@ impl Bug {
         Self::AcksDoNotWait,
         Self::RedeliveryNotUndone,
         Self::RedeliveryForgottenAtStart,
+        Self::RedeliveryByBytes,
         Self::FilesNamedBeforeFsync,
         Self::TakenNamesReplaced,
         Self::NoFsyncOfDirectories,
