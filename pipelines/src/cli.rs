@@ -36,6 +36,8 @@ pub enum Command {
     },
     /// Asks a running pipeline, or its data directory when none runs.
     Sql(SqlArguments),
+    /// Shows the lanes of a pipeline: which process has each, and how far it is.
+    Lanes(LanesArguments),
     /// Sends the readings of a simulated fleet of devices to an MQTT broker or into a file, and keeps the truth about them.
     Simulate(Box<bench::simulate::SimulateOptions>),
     /// Holds the tables of a pipeline against the truth of a simulation; exit code 1 when a row differs.
@@ -60,6 +62,16 @@ pub struct RunArguments {
     /// Ends the pipeline after this much silence on every source, as `10s`; windows close as at the end of a file.
     #[arg(long, value_name = "TIME", value_parser = crate::units::time)]
     pub until_idle: Option<Duration>,
+    /// What this process is called among those that share the pipeline; by default its number and its machine's name.
+    #[arg(long, value_name = "NAME", value_parser = crate::cli::instance)]
+    pub instance: Option<String>,
+}
+
+/// The name of an instance: a folder is called like it.
+fn instance(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let good = (1..=64).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('.');
+    if good { Ok(text.to_owned()) } else { Err("letters, digits, `_`, `-` and `.`, at most 64 of them".to_owned()) }
 }
 
 /// What the demo does.
@@ -93,6 +105,36 @@ pub struct SqlArguments {
     pub format: Option<Format>,
     /// The question.
     pub sql: String,
+}
+
+/// Whose lanes are shown.
+#[derive(Args, Clone, Debug)]
+pub struct LanesArguments {
+    /// The pipeline's file; its data directory is asked.
+    #[arg(long, value_name = "FILE", group = "of")]
+    pub config: Option<PathBuf>,
+    /// The data directory of a pipeline.
+    #[arg(long, value_name = "DIR", group = "of")]
+    pub data_dir: Option<PathBuf>,
+    /// The address of a running pipeline.
+    #[arg(long, value_name = "URL", group = "of")]
+    pub url: Option<Url>,
+    /// The form of the answer; a table on a terminal, else CSV.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+/// A row for each log of each lane.
+const LANES: &str = "SELECT l.lane, l.owner, e.log, e.next, l.record, l.watermark, l.hot_rows, l.segments \
+                     FROM tidegate.lanes l LEFT JOIN tidegate.epochs e ON e.lane = l.lane ORDER BY l.lane, e.log";
+
+impl LanesArguments {
+    /// The question that they are.
+    #[must_use]
+    pub fn question(self) -> SqlArguments {
+        let Self { config, data_dir, url, format } = self;
+        SqlArguments { config, data_dir, url, format, sql: LANES.to_owned() }
+    }
 }
 
 /// What is held against what.

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Check { file, json } => check(&file, json),
         Command::Test { file } => test(&file),
         Command::Sql(arguments) => sql(&arguments),
+        Command::Lanes(arguments) => sql(&arguments.question()),
         Command::Simulate(options) => run_simulation(&options),
         Command::Verify(arguments) => run_verification(&arguments),
         Command::Tiers { what } => run_tiers(&what),

@@ -6,7 +6,7 @@ use crate::cli::{ExportFormat, TiersExportArguments, TiersQuarantineArguments};
 use crate::plan::Plan;
 use crate::run::ask::{Running, kept, sealed};
 use crate::run::build::{self, Folders};
-use crate::run::instance::OWNER;
+use crate::run::shared::OWNER;
 use flow::{Error, Remedy, Result};
 use ingest::lock::DirectoryLock;
 use std::path::{Path, PathBuf};

@@ -149,6 +149,7 @@ impl System {
         let segments = |lane: &LaneView| Some(lane.whole.tables.values().map(|table| table.segments.len() as u64).sum());
         RecordBatch::try_from_iter_with_nullable([
             texts("lane", lanes.iter().map(|lane| Some(lane.lane.0.to_string())).collect()),
+            texts("owner", lanes.iter().map(|lane| lane.owner.as_deref().map(str::to_owned)).collect()),
             numbers("record", lanes.iter().map(|lane| Some(lane.record)).collect()),
             // Before the first reading there is none.
             times("watermark", lanes.iter().map(|lane| Some(lane.watermark.0).filter(|w| *w != i64::MIN)).collect()),

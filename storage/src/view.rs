@@ -9,15 +9,16 @@
 //! ```
 //! `View::take` reads the lanes first and the cold tables after them, and holds `dropped <= t <= marked` for every lane.
 
-use crate::epoch::{Segment, Whole};
+use crate::cold::ColdTables;
+use crate::epoch::{EpochStore, LocalEpochs, Newest, Segment, Whole};
 use crate::hot::{Hot, HotLimits, HotTable};
 use crate::panes::{Identity, Panes};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use flow::{Error, EventTime, Lane, Remedy, Result, WallTime};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use world::{Bug, planted};
@@ -30,6 +31,8 @@ const TRIES: usize = 5;
 pub struct LaneView {
     /// Which lane.
     pub lane: Lane,
+    /// The process that has it, where one is known.
+    pub owner: Option<Arc<str>>,
     /// Number of the newest sealed record.
     pub record: u64,
     /// All that the record says.
@@ -155,6 +158,7 @@ impl View {
 #[derive(Debug)]
 pub struct LiveLane {
     lane: Lane,
+    owner: Option<Arc<str>>,
     state: Mutex<LiveState>,
 }
 
@@ -172,7 +176,13 @@ impl LiveLane {
     /// A lane whose newest sealed record is `record`; rows of later epochs will be hot.
     #[must_use]
     pub fn new(lane: Lane, record: u64, whole: Arc<Whole>) -> Self {
-        Self { lane, state: Mutex::new(LiveState::new(record, whole)) }
+        Self { lane, owner: None, state: Mutex::new(LiveState::new(record, whole)) }
+    }
+
+    /// The same, of this process.
+    #[must_use]
+    pub fn owned_by(self, owner: &str) -> Self {
+        Self { owner: Some(owner.into()), ..self }
     }
 
     /// Which lane.
@@ -252,6 +262,7 @@ impl LiveLane {
         }
         Ok(LaneView {
             lane: self.lane.clone(),
+            owner: self.owner.clone(),
             record: state.record,
             whole: state.whole.clone(),
             watermark: state.watermark,
@@ -283,6 +294,11 @@ impl Live {
     pub fn add(&self, lane: Arc<LiveLane>) {
         self.lanes.lock().expect("nothing panics while it holds the lanes").insert(lane.lane.clone(), lane);
     }
+
+    /// Takes a lane out, which another process has from now on.
+    pub fn remove(&self, lane: &Lane) {
+        self.lanes.lock().expect("nothing panics while it holds the lanes").remove(lane);
+    }
 }
 
 #[async_trait]
@@ -300,18 +316,61 @@ pub struct Stored {
     pub lanes: Vec<(Lane, u64, Arc<Whole>)>,
 }
 
+impl LaneView {
+    /// A lane as its newest sealed record tells.
+    fn sealed(lane: Lane, record: u64, whole: Arc<Whole>) -> Self {
+        let (hot, provisional) = (BTreeMap::new(), BTreeMap::new());
+        Self { lane, owner: None, record, whole, watermark: EventTime::MIN, first: record + 1, hot, provisional }
+    }
+}
+
 #[async_trait]
 impl Views for Stored {
     async fn lanes(&self) -> Result<Vec<LaneView>> {
-        let view = |(lane, record, whole): &(Lane, u64, Arc<Whole>)| LaneView {
-            lane: lane.clone(),
-            record: *record,
-            whole: whole.clone(),
-            watermark: EventTime::MIN,
-            first: record + 1,
-            hot: BTreeMap::new(),
-            provisional: BTreeMap::new(),
+        Ok(self.lanes.iter().map(|(lane, record, whole)| LaneView::sealed(lane.clone(), *record, whole.clone())).collect())
+    }
+}
+
+/// The newest record of a lane that another process owns, which may clean up between two reads of ours.
+fn newest(epochs: &LocalEpochs, lane: &str) -> Result<Option<Newest>> {
+    let mut last = epochs.newest(lane);
+    for _ in 1..TRIES {
+        if last.is_ok() {
+            break;
+        }
+        last = epochs.newest(lane);
+    }
+    Ok(last?)
+}
+
+/// The lanes of this process as they are, and those of the others that share its store as their newest sealed records tell.
+#[derive(Clone)]
+pub struct Shared {
+    /// The lanes of this process.
+    pub live: Live,
+    /// Where all of them seal.
+    pub epochs: LocalEpochs,
+    /// Learns of lanes whose moves it has to know.
+    pub cold: ColdTables,
+}
+
+#[async_trait]
+impl Views for Shared {
+    async fn lanes(&self) -> Result<Vec<LaneView>> {
+        let mut views = self.live.lanes().await?;
+        let (own, epochs): (BTreeSet<_>, _) = (views.iter().map(|view| view.lane.clone()).collect(), self.epochs.clone());
+        let read = move || -> Result<Vec<_>> {
+            let others = epochs.lanes()?.into_iter().map(|name| Lane(name.into())).filter(|lane| !own.contains(lane));
+            let newest = others.map(|lane| Ok(newest(&epochs, &lane.0)?.map(|newest| (lane, newest))));
+            newest.filter_map(Result::transpose).collect()
         };
-        Ok(self.lanes.iter().map(view).collect())
+        let read =
+            tokio::task::spawn_blocking(read).await.map_err(|e| Error::stop("reading the records of other instances broke off", e))?;
+        for (lane, newest) in read? {
+            self.cold.add_lane(lane.clone(), newest.header.chain);
+            let owner = Some(newest.header.owner.into());
+            views.push(LaneView { owner, ..LaneView::sealed(lane, newest.header.number, newest.whole) });
+        }
+        Ok(views)
     }
 }

@@ -3,7 +3,7 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::time::Duration;
-use tests::{Kafka, Running, Tidegate, from_environment, rows, until};
+use tests::{Kafka, Mosquitto, Publisher, Running, Tidegate, from_environment, rows, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const START: u64 = 1_767_225_600_000;
@@ -65,19 +65,19 @@ key = []
 }
 
 /// A producer of readings: of a device all go to one partition, by its key.
-struct Fleet {
+pub(crate) struct Fleet {
     producer: BaseProducer,
-    sent: u64,
+    pub(crate) sent: u64,
 }
 
 impl Fleet {
-    fn new(kafka: &Kafka) -> Fleet {
+    pub(crate) fn new(kafka: &Kafka) -> Fleet {
         let producer = kafka.client().set("linger.ms", "5").set("enable.idempotence", "true").create().expect("a producer");
         Fleet { producer, sent: 0 }
     }
 
     /// So many further readings, 50 ms apart and up to 1.5 s out of order.
-    fn send(&mut self, readings: u64) {
+    pub(crate) fn send(&mut self, readings: u64) {
         for seq in self.sent..self.sent + readings {
             let payload = format!(r#"{{"ts":{},"seq":{seq},"v":{}}}"#, START + seq * 50 - seq * 7_919 % 1_500, seq * 13 % 101);
             self.put("readings", &device(seq), Some(&payload), &format!("s{}", seq % 3));
@@ -109,7 +109,7 @@ fn metric(running: &Running, name: &str) -> u64 {
 }
 
 /// What readers of committed records see of a topic: each row of the table once, by its columns as JSON, with the key in front.
-fn assert_published(kafka: &Kafka, pipeline: &Tidegate, topic: &str, table: &str, columns: &str, key: &str) {
+pub(crate) fn assert_published(kafka: &Kafka, pipeline: &Tidegate, topic: &str, table: &str, columns: &str, key: &str) {
     let mut seen: Vec<String> = kafka.committed(topic);
     seen.sort_unstable();
     let sql = format!("SELECT {columns}, n, total FROM {table}");
@@ -189,6 +189,59 @@ fn partitions_are_read_once_over_kills_of_both_sides() {
     assert_published(&kafka, &pipeline, "everywhere", "everywhere", "window_start", "");
     let shown = |partition| kafka.group_offset("tidegate-test-floor", "readings", partition);
     assert!((0..3).all(|partition| shown(partition).is_some_and(|offset| offset > 0)), "the group shows how far it is");
+}
+
+/// From a broker at the edge to the centre, which is away for a while: each reading is in the topic once, those of a device in their order, whoever
+/// dies meanwhile.
+#[test]
+fn a_bridge_keeps_what_the_centre_cannot_take() {
+    const EACH: u64 = 4_000;
+    let mut kafka = Kafka::start();
+    kafka.create("readings", 3);
+    let edge = Mosquitto::start_with("max_queued_messages 0\nmax_inflight_messages 0");
+    let example = std::fs::read_to_string(tests::repository().join("config/pipelines/bridge.toml")).unwrap();
+    let sources = &example[example.find("[sources.devices]").unwrap()..example.find("[[tests]]").unwrap()];
+    let here = sources.replace("${BROKER:-mqtt://127.0.0.1:1883}", &edge.url()).replace("${KAFKA:-127.0.0.1:9092}", &kafka.address());
+    let bridge = Tidegate::new(&here);
+    let mut publisher = Publisher::new(edge.port);
+    let mut send = |from: u64| {
+        let message = |seq: u64| {
+            let payload = format!(r#"{{"ts":{},"seq":{seq},"temperature":20.5}}"#, START + seq * 10);
+            (format!("plant/north/d{}", seq % 17), payload.into_bytes())
+        };
+        publisher.publish(&(from..from + EACH).map(message).collect::<Vec<_>>());
+    };
+    let pending = |running: &Running| metric(running, "tidegate_outbox_pending");
+
+    let mut running = bridge.start(&[]);
+    running.wait_until_ready();
+    edge.wait_for_subscriber();
+    send(0);
+    until("the centre has the first", LIMIT, || metric(&running, "tidegate_outbox_published_total") == EACH);
+    kafka.stop();
+    send(EACH);
+    until("readings wait for the centre", LIMIT, || pending(&running) == EACH);
+    // The kill takes nothing of what waits, and the broker at the edge needs no centre either.
+    running.kill();
+    let mut running = bridge.start(&[]);
+    running.wait_until_ready();
+    send(2 * EACH);
+    until("all of them wait", LIMIT, || pending(&running) == 2 * EACH);
+    kafka.start_again();
+    until("nothing waits any more", LIMIT, || pending(&running) == 0);
+    running.stop();
+
+    let mut by_device: std::collections::BTreeMap<String, Vec<u64>> = Default::default();
+    for line in kafka.committed("readings") {
+        let (key, value) = line.split_once('\t').expect("key, tab, value");
+        let row: serde_json::Value = serde_json::from_str(value).expect("a value is JSON");
+        by_device.entry(key.to_owned()).or_default().push(row["seq"].as_u64().expect("a number"));
+    }
+    assert_eq!(by_device.len(), 17);
+    for (device, numbers) in by_device {
+        let of: u64 = device[1..].parse().unwrap();
+        assert_eq!(numbers, (0..3 * EACH).filter(|seq| seq % 17 == of).collect::<Vec<_>>(), "{device}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! cardinality.rs  two million ids: known devices are untouched, memory is bounded
 //! bad_input.rs  bad messages between good ones
 //! recovery.rs   a start after kill -9 with many devices and a long journal: how soon, and in how much memory
+//! shared.rs     several processes share the partitions of a topic: one is killed, one joins, one is frozen, one leaves
 //! refused.rs    a second run on the same data directory
 //! revised.rs    windows that take readings after their close: one row each, provisional until it is final
 //! simulate.rs   simulated fleets with many faults, held against their truth by `verify`; and truths that were changed by one row
@@ -44,6 +45,7 @@ mod recovery;
 mod refused;
 mod revised;
 mod rules;
+mod shared;
 mod simulate;
 mod stages;
 mod tiers;

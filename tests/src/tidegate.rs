@@ -17,6 +17,7 @@ pub struct Tidegate {
     /// Holds `pipeline.toml`, the data directory `data`, inputs and logs.
     pub folder: TempDir,
     runs: std::cell::Cell<u32>,
+    shared: bool,
     environment: Vec<(&'static str, &'static str)>,
 }
 
@@ -29,15 +30,26 @@ pub struct Running {
 impl Tidegate {
     /// A pipeline; `toml` is everything but `[pipeline]` and `[observability]`, which this adds with epochs of half a second.
     pub fn new(toml: &str) -> Tidegate {
-        let tidegate =
-            Tidegate { folder: tempfile::tempdir().expect("a temporary folder"), runs: std::cell::Cell::new(0), environment: vec![] };
+        Tidegate::made(toml, false)
+    }
+
+    /// The same, of a pipeline that several processes share (`run --instance NAME`).
+    pub fn shared(toml: &str) -> Tidegate {
+        Tidegate::made(toml, true)
+    }
+
+    fn made(toml: &str, shared: bool) -> Tidegate {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tidegate = Tidegate { folder, runs: std::cell::Cell::new(0), shared, environment: vec![] };
         tidegate.rewrite(toml);
         tidegate
     }
 
     /// Puts another pipeline in the place of this one, on the same data directory; for the next start.
     pub fn rewrite(&self, toml: &str) {
-        let head = "[pipeline]\nname = \"test\"\ndata_dir = \"data\"\nlanes = 4\nepoch = \"500ms\"\n\n[observability]\nmetrics = \"127.0.0.1:0\"\n\n";
+        let shared = if self.shared { "shared = true\n" } else { "" };
+        let head = "[pipeline]\nname = \"test\"\ndata_dir = \"data\"\nlanes = 4\nepoch = \"500ms\"\n";
+        let head = format!("{head}{shared}\n[observability]\nmetrics = \"127.0.0.1:0\"\n\n");
         std::fs::write(self.folder.path().join("pipeline.toml"), format!("{head}{toml}")).expect("the pipeline is written");
     }
 

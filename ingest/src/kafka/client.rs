@@ -5,12 +5,12 @@ use crate::decode::OptionError;
 use crate::status::SourceStatus;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientConfig, TopicPartitionList};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,6 +28,21 @@ pub(super) struct Context {
     status: Arc<SourceStatus>,
     /// How far each partition is that is read here.
     taken: Mutex<BTreeMap<(String, i32), Arc<Progress>>>,
+    /// What the group has decided about this client and was not done yet, oldest first.
+    decided: Mutex<VecDeque<Decided>>,
+    /// Nobody is there any more to do what the group decides.
+    is_closing: AtomicBool,
+}
+
+/// Partitions of a group that come to this client, or leave it. The group waits until the client has said that they have.
+#[derive(Debug)]
+pub(super) enum Decided {
+    Come(TopicPartitionList),
+    /// `lost`: another may have them already.
+    Leave {
+        partitions: TopicPartitionList,
+        lost: bool,
+    },
 }
 
 /// How far a partition is read.
@@ -41,7 +56,26 @@ pub(super) struct Progress {
 
 impl Context {
     pub(super) fn new(source: Arc<str>, status: Arc<SourceStatus>) -> Self {
-        Self { source, status, taken: Mutex::default() }
+        Self { source, status, taken: Mutex::default(), decided: Mutex::default(), is_closing: AtomicBool::new(false) }
+    }
+
+    /// The oldest decision of the group that was not done yet.
+    pub(super) fn decided(&self) -> Option<Decided> {
+        self.decisions().pop_front()
+    }
+
+    /// From here on what the group takes away goes at once.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+    }
+
+    fn decisions(&self) -> MutexGuard<'_, VecDeque<Decided>> {
+        self.decided.lock().expect("nothing panics while it holds the decisions")
+    }
+
+    /// From here on the lag of a partition is somebody else's.
+    pub(super) fn leave(&self, topic: &str, partition: i32) {
+        self.taken().remove(&(topic.to_owned(), partition));
     }
 
     /// From here on the lag of a partition counts.
@@ -97,12 +131,29 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
+    /// Notes what is decided: the reader does it, since lanes are claimed or sealed first, which takes longer than a callback may.
+    fn rebalance(&self, client: &BaseConsumer<Self>, decision: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let comes = decision == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.is_closing.load(Ordering::Acquire) {
+            let done = if comes { Ok(()) } else { client.incremental_unassign(partitions) };
+            return done.unwrap_or_else(|error| tracing::debug!(source = &*self.source, %error, "leaving the group"));
+        }
+        let partitions = partitions.clone();
+        let decided = if comes { Decided::Come(partitions) } else { Decided::Leave { partitions, lost: client.assignment_lost() } };
+        self.decisions().push_back(decided);
+    }
+
     fn commit_callback(&self, result: Result<(), KafkaError>, _: &TopicPartitionList) {
         if let Err(error) = result {
             tracing::debug!(source = &*self.source, %error, "progress is not shown to the group; reading does not go by it");
         }
     }
 }
+
+/// How partitions go over to another client, one by one and not all at once.
+const ASSIGNOR: &str = "cooperative-sticky";
+/// The property that says who decides where partitions go: with the value `consumer` the brokers do (KIP-848).
+const GROUP_PROTOCOL: &str = "group.protocol";
 
 /// The properties of a source's client. Reads the password.
 pub(super) fn properties(options: &KafkaOptions, group: &str) -> Result<ClientConfig, OptionError> {
@@ -121,5 +172,8 @@ pub(super) fn properties(options: &KafkaOptions, group: &str) -> Result<ClientCo
         .set("enable.partition.eof", "true")
         .set("isolation.level", "read_committed")
         .set("statistics.interval.ms", STATISTICS_MS);
+    if config.get(GROUP_PROTOCOL).is_none_or(|protocol| protocol == "classic") {
+        config.set("partition.assignment.strategy", ASSIGNOR);
+    }
     Ok(config)
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Properties of the client that a source decides itself.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "group.id",
     "client.id",
     "enable.auto.commit",
@@ -16,6 +16,7 @@ const OURS: [&str; 8] = [
     "auto.offset.reset",
     "enable.partition.eof",
     "isolation.level",
+    "partition.assignment.strategy",
     "statistics.interval.ms",
 ];
 /// Options of a Kafka source, without those that all sources share (`decode`, `columns`, `key`, `watermark`).
@@ -163,6 +164,7 @@ mod tests {
     fn a_mistake_names_its_key() {
         assert_eq!(wrong("metadata = { key = \"a\", topic = \"a\" }"), "metadata");
         assert_eq!(wrong("options = { \"group.id\" = \"x\" }"), "options");
+        assert_eq!(wrong("options = { \"partition.assignment.strategy\" = \"range\" }"), "options");
         assert_eq!(wrong("options = { \"fetch.mim.bytes\" = \"1\" }"), "options");
         assert_eq!(wrong("options = { \"fetch.min.bytes\" = \"many\" }"), "options");
         assert_eq!(wrong("sasl = { mechanism = \"PLAIN\", username = \"u\", password = { env = \"P\" } }"), "sasl.mechanism");

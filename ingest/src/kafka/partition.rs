@@ -153,7 +153,11 @@ impl Partition {
 impl Drop for Partition {
     fn drop(&mut self) {
         if let Some(inside) = self.inside.take() {
-            std::thread::spawn(move || drop(inside));
+            inside.consumer.context().leave(&inside.topic, inside.number);
+            let consumer = inside.consumer.clone();
+            // Before whoever gets the partition next has its queue: this takes the callback from it.
+            drop(inside);
+            std::thread::spawn(move || drop(consumer));
         }
     }
 }

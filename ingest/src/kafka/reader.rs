@@ -1,7 +1,7 @@
-//! The thread of a source: finds the partitions, has a lane made for each, assigns them, and serves the client.
+//! The thread of a source: finds the partitions, or is given them by the group; has a lane made for each, assigns them, and serves the client.
 
 use super::batch::Batcher;
-use super::client::{Consumer, Context, properties};
+use super::client::{Consumer, Context, Decided, properties};
 use super::options::{KafkaOptions, Start};
 use super::partition::{Partition, Parts, resume};
 use crate::decode::{Decoder, OnMissing};
@@ -28,6 +28,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a broker may take to answer; a stop waits for it.
 const ASK: Duration = Duration::from_secs(3);
 
+/// How long lanes may take to seal what they have before their partitions go without that: whoever has them next reads it again.
+const SEAL_WITHIN: Duration = Duration::from_secs(30);
+/// How often an answer is looked for.
+const WAIT: Duration = Duration::from_millis(5);
+
 /// A lane that waits for its partition.
 pub struct Attach {
     /// The topic.
@@ -40,12 +45,24 @@ pub struct Attach {
     pub to: oneshot::Sender<Partition>,
 }
 
-/// Partitions that have no lane yet.
-pub struct Wanted {
-    /// Topic and number of each.
-    pub partitions: Vec<(String, i32)>,
-    /// The lanes that were made for them.
-    pub lanes: oneshot::Sender<Vec<Attach>>,
+/// What a source asks of whoever has its lanes.
+pub enum Wanted {
+    /// Lanes for partitions that have none.
+    Lanes {
+        /// Topic and number of each.
+        partitions: Vec<(String, i32)>,
+        /// The lanes that were made for them.
+        made: oneshot::Sender<Vec<Attach>>,
+    },
+    /// The end of lanes whose partitions go to another process.
+    End {
+        /// Topic and number of each.
+        partitions: Vec<(String, i32)>,
+        /// Another may have them already: nothing is sealed.
+        lost: bool,
+        /// They have ended.
+        ended: oneshot::Sender<()>,
+    },
 }
 
 /// What a source reads, and what its records mean.
@@ -64,9 +81,13 @@ pub struct Reader {
     pub max_message: usize,
     /// Rows further ahead of their arrival keep the bytes of their record beside them.
     pub max_future: Span,
-    /// The lanes of earlier runs.
+    /// The group gives out the partitions among several processes, instead of all going to this one.
+    pub is_shared: bool,
+    /// The lanes of earlier runs; none where the group gives them out.
     pub lanes: Vec<Attach>,
-    /// Who makes further ones.
+    /// Whether the pipeline has started before, here or elsewhere.
+    pub has_started: bool,
+    /// Who makes further lanes, and ends them.
     pub wanted: mpsc::Sender<Wanted>,
     /// Counters.
     pub status: Arc<SourceStatus>,
@@ -92,8 +113,6 @@ struct State {
 impl State {
     fn new(waiting: Vec<Attach>, start: Start) -> Self {
         let known: BTreeSet<_> = waiting.iter().map(|lane| (lane.topic.clone(), lane.partition)).collect();
-        // A pipeline that has lanes has started before: what is new to it was made since.
-        let start = if known.is_empty() { start } else { Start::Earliest };
         Self { known, waiting, unknown: BTreeSet::new(), start, found_all: false, looked: None }
     }
 
@@ -122,7 +141,12 @@ impl Reader {
         let context = Context::new(self.name.clone(), self.status.clone());
         let consumer = BaseConsumer::from_config_and_context(config, context);
         let consumer = Arc::new(consumer.map_err(|e| Error::stop(format!("source {}: making a Kafka client", self.name), e))?);
-        let mut state = State::new(std::mem::take(&mut self.lanes), self.options.start);
+        // What is new to a pipeline that has started before was made since.
+        let start = if self.has_started { Start::Earliest } else { self.options.start };
+        if self.is_shared {
+            return self.run_in_group(&consumer, start);
+        }
+        let mut state = State::new(std::mem::take(&mut self.lanes), start);
         while !self.stop.is_cancelled() {
             if state.is_due() {
                 self.look(&consumer, &mut state)?;
@@ -130,6 +154,44 @@ impl Reader {
             self.serve(&consumer)?;
         }
         Ok(())
+    }
+
+    /// Takes and gives up partitions as the group decides, until it is told to stop. The last lane leaves the group, once it is sealed.
+    fn run_in_group(&self, consumer: &Arc<Consumer>, start: Start) -> Result<()> {
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        consumer.subscribe(&topics).map_err(|e| Error::stop(format!("source {}: joining group {}", self.name, self.group), e))?;
+        while !self.stop.is_cancelled() {
+            self.serve(consumer)?;
+            while let Some(decided) = consumer.context().decided() {
+                self.follow(consumer, decided, start)?;
+            }
+        }
+        consumer.context().close();
+        Ok(())
+    }
+
+    /// Does what the group has decided, and says so.
+    fn follow(&self, consumer: &Arc<Consumer>, decided: Decided, start: Start) -> Result<()> {
+        let names =
+            |list: &TopicPartitionList| list.elements().iter().map(|of| (of.topic().to_owned(), of.partition())).collect::<Vec<_>>();
+        match decided {
+            Decided::Come(list) => {
+                tracing::info!(source = &*self.name, partitions = list.count(), "partitions come from the group");
+                match self.want(names(&list)) {
+                    Some(lanes) => self.attach(consumer, lanes, start),
+                    None => Ok(()),
+                }
+            }
+            Decided::Leave { partitions, lost } => {
+                tracing::info!(source = &*self.name, partitions = partitions.count(), lost, "partitions go to others of the group");
+                let end = |ended| Wanted::End { partitions: names(&partitions), lost, ended };
+                if self.ask(end, Some(SEAL_WITHIN)).is_none() && self.stop.is_cancelled() {
+                    return Ok(());
+                }
+                let failed = |e| Error::stop(format!("source {}: giving up partitions", self.name), e);
+                consumer.incremental_unassign(&partitions).map_err(failed)
+            }
+        }
     }
 
     /// Looks for partitions: those that are new get lanes, those whose lanes wait are handed out.
@@ -187,9 +249,25 @@ impl Reader {
 
     /// Has lanes made for partitions; none when the process is ending.
     fn want(&self, partitions: Vec<(String, i32)>) -> Option<Vec<Attach>> {
-        let (lanes, made) = oneshot::channel();
-        self.wanted.blocking_send(Wanted { partitions, lanes }).ok()?;
-        made.blocking_recv().ok()
+        self.ask(|made| Wanted::Lanes { partitions, made }, None)
+    }
+
+    /// Asks whoever has the lanes, and waits for the answer; none when the process is ending, or when it takes longer than `within`.
+    fn ask<T>(&self, wanted: impl FnOnce(oneshot::Sender<T>) -> Wanted, within: Option<Duration>) -> Option<T> {
+        let (to, mut answer) = oneshot::channel();
+        self.wanted.blocking_send(wanted(to)).ok()?;
+        let asked = Instant::now();
+        loop {
+            match answer.try_recv() {
+                Ok(answer) => return Some(answer),
+                Err(oneshot::error::TryRecvError::Closed) => return None,
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
+            if self.stop.is_cancelled() || within.is_some_and(|within| asked.elapsed() >= within) {
+                return None;
+            }
+            std::thread::sleep(WAIT);
+        }
     }
 
     /// Assigns partitions, each with a queue of its own, and hands them to their lanes.

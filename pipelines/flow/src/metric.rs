@@ -183,6 +183,10 @@ metrics! {
     QueriesRejected Counter Count "queries_rejected_total",
     /// Things tried again, by component.
     Retries Counter Count "retries_total",
+    /// Lanes that this process has.
+    Lanes Gauge Count "lanes",
+    /// So many processes like this one would carry its load at 70 % of their cores and make up its lag in a minute.
+    ScaleHint Gauge Count "scale_hint",
     /// 1, with the version as label.
     BuildInfo Gauge Count "build_info",
     /// 1, with a hash of the plan as label.

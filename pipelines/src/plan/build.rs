@@ -73,6 +73,7 @@ impl<'w> Builder<'w> {
         self.sinks();
         self.producers();
         self.unread();
+        self.shared();
         self.implicit_tables();
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -89,6 +90,7 @@ impl<'w> Builder<'w> {
         let mut plan = Plan {
             name: spec.pipeline.name.clone(),
             data_dir: PathBuf::from(&spec.pipeline.data_dir),
+            shared: spec.pipeline.shared,
             lanes: spec.pipeline.lanes.get(),
             epoch: spec.pipeline.epoch.0,
             timezone: spec.pipeline.timezone.clone(),
@@ -109,6 +111,30 @@ impl<'w> Builder<'w> {
         };
         plan.fingerprint = fingerprint::of(&plan, spec);
         plan
+    }
+
+    /// What processes share are the lanes of partitions: a journal or a file has one owner, and a second stage is fed by the lanes beside it.
+    fn shared(&mut self) {
+        let spec = &self.written.spec;
+        if !spec.pipeline.shared {
+            return;
+        }
+        for (name, source) in &spec.sources {
+            if !matches!(source.source, Source::Kafka(_)) {
+                let what = format!("source `{name}` is no Kafka topic, and `shared` processes share partitions");
+                let problem = Problem::new(self.written.place(&["sources", name], "type"), what);
+                self.problems.push(problem.hint("a pipeline of its own for it, which puts its readings into a topic"));
+            }
+        }
+        for operator in self.operators.iter().filter(|operator| !matches!(operator.stage, Stage::First)) {
+            let what = format!("`{}` sees readings of all lanes together, and `shared` processes have some lanes each", operator.name);
+            let problem = Problem::new(self.written.place(&["processors", &operator.name], "type"), what);
+            self.problems.push(
+                problem.hint(
+                    "a key that has the source's key in it; put what is finer into SQL, or into a pipeline that reads its sink's topic",
+                ),
+            );
+        }
     }
 
     fn timezone(&mut self) {

@@ -41,6 +41,8 @@ pub struct Plan {
     pub name: String,
     /// Folder of the journal, the epoch records and the warm tier.
     pub data_dir: PathBuf,
+    /// Whether several processes share the lanes.
+    pub shared: bool,
     /// How many lanes readings are spread over: at least 1.
     pub lanes: u32,
     /// How often a lane seals what it has.

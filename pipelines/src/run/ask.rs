@@ -4,17 +4,21 @@ use crate::cli::{Format, SqlArguments};
 use crate::plan::Plan;
 use crate::run::build::{self, Folders};
 use crate::run::instance::{INSTANCE, PIPELINE, limits};
+use crate::run::shared::INSTANCES;
 use flow::{Error, Lane, Remedy, Result};
 use gateway::query::{Engine, Limits, Tables};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use storage::cold::ColdTables;
 use storage::epoch::{EpochStore, LocalEpochs};
 use storage::view::Stored;
 
 /// Where a pipeline's data lies when nobody says.
 const DATA_DIR: &str = "data";
+/// How long an instance may take to say that it is there: one that is stopped or busy does not.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 /// The environment variable with the token of an instance whose pipeline does not say where it stands.
 const TOKEN: &str = "TIDEGATE_TOKEN";
 
@@ -64,12 +68,13 @@ impl Running {
 
     /// The one that owns a data directory; none when nobody answers there.
     pub(crate) async fn find(plan: Option<&Plan>, data_dir: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(data_dir.join(INSTANCE)).ok()?;
-        let facts: serde_json::Value = serde_json::from_str(&text).ok()?;
-        let url = format!("http://{}", facts.get("http")?.as_str()?);
-        client().ok()?.get(format!("{url}/health/live")).send().await.ok()?;
-        let kept = if plan.is_none() { kept(data_dir).ok() } else { None };
-        Some(Self::at(url, plan.or(kept.as_ref())))
+        for place in homes(data_dir) {
+            if let Some(url) = listens(&place.join(INSTANCE)).await {
+                let kept = if plan.is_none() { kept(data_dir).ok() } else { None };
+                return Some(Self::at(url, plan.or(kept.as_ref())));
+            }
+        }
+        None
     }
 
     /// What it answers to a statement.
@@ -88,6 +93,20 @@ impl Running {
         let said = problem.get("detail").and_then(|d| d.as_str());
         Err(Error::new(Remedy::Stop, said.map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_owned)))
     }
+}
+
+/// The folders in which instances say where they listen: that of the one which has the directory alone, and those of who share it.
+fn homes(data_dir: &Path) -> Vec<PathBuf> {
+    let shared = std::fs::read_dir(data_dir.join(INSTANCES)).into_iter().flatten().flatten().map(|entry| entry.path());
+    std::iter::once(data_dir.to_owned()).chain(shared).collect()
+}
+
+/// The address in an instance's file; none when nobody answers there.
+async fn listens(at: &Path) -> Option<String> {
+    let facts: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(at).ok()?).ok()?;
+    let url = format!("http://{}", facts.get("http")?.as_str()?);
+    client().ok()?.get(format!("{url}/health/live")).timeout(ANSWERS_WITHIN).send().await.ok()?;
+    Some(url)
 }
 
 /// Straight to the instance: a proxy of the environment has no business on loopback.

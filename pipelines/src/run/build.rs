@@ -176,7 +176,7 @@ pub(crate) fn make(
     }
     reach(Point::LaneLoaded);
     let lane = flow::Lane(name.into());
-    let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()));
+    let live = Arc::new(LiveLane::new(lane.clone(), header.number, whole.clone()).owned_by(owner));
     let parts = parts(plan, role, nodes, watermark, claimed);
     Ok(Made {
         name: lane,

@@ -220,6 +220,7 @@ impl Core {
             hurry: hurry.clone(),
             views: Arc::new(live.clone()),
             breakers: Breakers::default(),
+            others: None,
         };
         tasks.push((
             "mover".into(),

@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Lookup(LookupVersion),
     /// Seal what is there and leave.
     Stop,
+    /// Leave at once: another process has the lane.
+    Abandon,
 }
 
 /// What every lane of a pipeline writes to.
@@ -154,6 +156,7 @@ struct Progress {
     withheld: Vec<(Epoch, Action)>,
     ended: bool,
     stopping: bool,
+    abandoned: bool,
     /// Who waits for the end, before the log is taken to its end and after.
     end_wanted: Vec<(bool, oneshot::Sender<()>)>,
     waiting_for_end: Vec<oneshot::Sender<()>>,
@@ -180,6 +183,7 @@ impl Driver {
             withheld: vec![],
             ended: false,
             stopping: false,
+            abandoned: false,
             end_wanted: vec![],
             waiting_for_end: vec![],
             doomed: vec![],
@@ -191,7 +195,7 @@ impl Driver {
             self.step_unlogged(Event::Lookup { log: None, version }, &mut progress)?;
         }
         let mut clock = self.world().time.sleep(Duration::ZERO);
-        loop {
+        while !progress.abandoned {
             if !progress.end_wanted.is_empty() && (progress.ended || !self.behind()) {
                 for (flush, tell) in std::mem::take(&mut progress.end_wanted) {
                     if flush {
@@ -254,6 +258,7 @@ impl Driver {
                 },
             }
         }
+        Ok(())
     }
 
     fn world(&self) -> &World {
@@ -310,6 +315,7 @@ impl Driver {
             }
             Command::Lookup(version) => self.step_unlogged(Event::Lookup { log: None, version }, progress)?,
             Command::Stop => progress.stopping = true,
+            Command::Abandon => progress.abandoned = true,
         }
         Ok(())
     }

@@ -35,6 +35,18 @@ impl Handles {
         lanes.len()
     }
 
+    /// Takes a lane out; gives how many are left.
+    pub(crate) fn remove(&self, lane: &flow::Lane) -> usize {
+        let mut lanes = self.lanes();
+        lanes.retain(|handle| handle.lane != *lane);
+        lanes.len()
+    }
+
+    /// The way to a lane, if it is there.
+    pub(crate) fn get(&self, lane: &flow::Lane) -> Option<Handle> {
+        self.lanes().iter().find(|handle| handle.lane == *lane).cloned()
+    }
+
     /// The lanes that are there now.
     pub(crate) fn all(&self) -> Vec<Handle> {
         self.lanes().clone()

@@ -19,6 +19,7 @@ use crate::run::lookups::{self, Opened, Readers, Watched};
 use crate::run::moves::{self, MoveCounts, Moves};
 use crate::run::observe::Observer;
 use crate::run::outlets::Outlets;
+use crate::run::shared::{self, Leaving};
 use crate::spec::Source;
 use flow::{Error, LookupVersion, Remedy, Result};
 use gateway::access::{Access, Token};
@@ -26,7 +27,6 @@ use gateway::http::Ready;
 use gateway::query::{Engine, Limits, Tables};
 use ingest::journal::{Journal, JournalHandle};
 use ingest::kafka::{Attach, Wanted};
-use ingest::lock::DirectoryLock;
 use ingest::{Secret, SourceStatus};
 use processors::watermark::WatermarkOptions;
 use serde_json::json;
@@ -38,18 +38,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use storage::cold::{ColdTable, ColdTables};
 use storage::epoch::EpochStore;
-use storage::view::Live;
+use storage::view::{Live, Shared as SharedViews, Views};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use world::{LocalDisk, World};
+use world::World;
 
 /// How long a stop may take; past it the process leaves unsealed, and the log is read again.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
-/// How other processes know this one.
-pub(crate) const OWNER: &str = "local";
 /// How often the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -86,7 +84,11 @@ struct Instance {
     live: Live,
     cold: ColdTables,
     lanes: Handles,
-    lane_tasks: JoinSet<Result<()>>,
+    /// How other processes know this one.
+    owner: String,
+    lane_tasks: JoinSet<(flow::Lane, Result<()>)>,
+    /// Lanes whose partitions go to another process.
+    leaving: Leaving,
     lane_threads: Threads,
     query_threads: Threads,
     sources: Vec<(String, Arc<SourceStatus>)>,
@@ -95,8 +97,10 @@ struct Instance {
     readers: Vec<files::Reader>,
     intakes: Intakes,
     kafka: Vec<KafkaSource>,
-    relay_tasks: JoinSet<Result<()>>,
+    relay_tasks: JoinSet<(flow::Lane, Result<()>)>,
     stop_relays: CancellationToken,
+    /// The same, of the relays of one lane.
+    stop_relays_of: BTreeMap<flow::Lane, CancellationToken>,
     journal: Option<Journal>,
     incarnation: u64,
     /// The lookup tables until they are watched, and the versions to begin with.
@@ -120,12 +124,14 @@ struct KafkaSource {
 /// Runs a pipeline until it is drained or told to stop.
 pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     make_private(&plan.data_dir)?;
-    let _lock = DirectoryLock::take(&LocalDisk, &plan.data_dir)?;
+    let owner = shared::owner(&plan, arguments.instance.as_deref())?;
+    let home = shared::home(&plan, &owner);
+    let _locks = shared::locks(&plan, &home)?;
     wait_for_room_to_start(&plan).await?;
     keep_plan(&plan, &arguments.file)?;
     let address = crate::metrics::install(plan.observability.metrics, &plan.name, &plan.fingerprint.hash())?;
     tracing::info!(%address, "metrics");
-    let mut instance = Instance::new(plan)?;
+    let mut instance = Instance::new(plan, owner)?;
     instance.open_lookups()?;
     instance.start_journal().await?;
     instance.start_files()?;
@@ -136,7 +142,7 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     let ready: Ready = Arc::new(move || (!asked.load(Ordering::Relaxed)).then(|| "the lanes are not all up".into()));
     let stop_serving = CancellationToken::new();
     let engine = instance.engine()?;
-    let serving = instance.serve(engine.clone(), &ready, stop_serving.clone()).await?;
+    let serving = instance.serve(engine.clone(), &home.join(INSTANCE), &ready, stop_serving.clone()).await?;
     let hurry = Arc::new(AtomicBool::new(false));
     let counts = Arc::new(MoveCounts::default());
     let moving = instance.start_moves(&hurry, &counts, stop_serving.clone());
@@ -148,7 +154,7 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     let left = tokio::time::timeout(STOP_WITHIN, instance.leave()).await;
     stop_serving.cancel();
     let _ = (moving.await, observing.await, serving.await);
-    let _ = std::fs::remove_file(instance.plan.data_dir.join(INSTANCE));
+    let _ = std::fs::remove_file(home.join(INSTANCE));
     ended?;
     left.unwrap_or_else(|_| {
         Err(Error::new(Remedy::Stop, format!("not sealed within {STOP_WITHIN:?}; the log is safe and will be read again")))
@@ -163,8 +169,11 @@ pub(crate) const INSTANCE: &str = "instance.json";
 pub(crate) const PIPELINE: &str = "pipeline.toml";
 
 impl Instance {
-    fn new(plan: Plan) -> Result<Self> {
+    fn new(plan: Plan, owner: String) -> Result<Self> {
         Ok(Self {
+            owner,
+            leaving: Leaving::default(),
+            stop_relays_of: BTreeMap::new(),
             shared: Arc::new(build::shared(&plan, &World::real())?),
             cold: build::cold_tables(&plan)?,
             live: Live::default(),
@@ -255,7 +264,7 @@ impl Instance {
             let (role, flush) = (Role::of(&plan, &[index]), !core::keeps_windows(&source.kind));
             let name = |lane: &dyn std::fmt::Display| format!("file/{}/{lane}", source.name);
             let made = (0..plan.lanes).map(|n| self.make(&name(&n), &role, &source.watermark)).collect::<Result<Vec<_>>>()?;
-            let second = build::make_second(&plan, &self.shared, &name(&"stage"), &role, false, self.incarnation, OWNER)?;
+            let second = build::make_second(&plan, &self.shared, &name(&"stage"), &role, false, self.incarnation, &self.owner)?;
             let positions: Vec<_> = made.iter().map(|m| m.positions.clone()).collect();
             let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
             for (made, deliveries) in made.into_iter().zip(receive) {
@@ -277,14 +286,16 @@ impl Instance {
             let Source::Kafka(_) = &source.kind else { continue };
             let role = Role::of(&plan, &[index]);
             let stage = format!("kafka/{}/stage", source.name);
-            let second = build::make_second(&plan, &self.shared, &stage, &role, true, self.incarnation, OWNER)?;
+            let second = build::make_second(&plan, &self.shared, &stage, &role, true, self.incarnation, &self.owner)?;
             let (send, wanted) = mpsc::channel(1);
             let of = KafkaSource { index, role, outlets: second.as_ref().map(|stage| stage.outlets.clone()), wanted };
-            let lanes = self.make_partitions(&of, kafka::known(&source.name, &self.shared.epochs.lanes()?))?;
+            let known = kafka::known(&source.name, &self.shared.epochs.lanes()?);
+            let has_started = !known.is_empty();
+            let lanes = if plan.shared { vec![] } else { self.make_partitions(&of, known)? };
             self.start_second(second, true)?;
             let status = Arc::new(SourceStatus::default());
             self.sources.push((source.name.clone(), status.clone()));
-            let thread = kafka::start(&plan, source, lanes, send, status, self.stop_sources.clone())?;
+            let thread = kafka::start(&plan, source, has_started, lanes, send, status, self.stop_sources.clone())?;
             self.kafka.push(of);
             let broken = |_| Err(Error::new(Remedy::Stop, "a Kafka reader broke off"));
             self.source_tasks.push(tokio::task::spawn_blocking(move || thread.join().unwrap_or_else(broken)));
@@ -311,19 +322,63 @@ impl Instance {
         Ok(waiting)
     }
 
-    /// Makes the lanes that a Kafka reader has asked for.
-    fn meet(&mut self, number: usize, wanted: Wanted) -> Result<()> {
-        let partitions = wanted.partitions.into_iter().map(|(topic, partition)| Of { topic, partition }).collect();
-        let of = self.kafka.swap_remove(number);
-        let made = self.make_partitions(&of, partitions);
-        self.kafka.push(of);
-        // A reader that has ended says why itself.
-        let _ = wanted.lanes.send(made?);
+    /// Makes or ends the lanes that a Kafka reader asks for.
+    async fn meet(&mut self, number: usize, wanted: Wanted) -> Result<()> {
+        let of = |(topic, partition)| Of { topic, partition };
+        match wanted {
+            Wanted::Lanes { partitions, made } => {
+                let source = self.kafka.swap_remove(number);
+                let lanes = self.make_partitions(&source, partitions.into_iter().map(of).collect());
+                self.kafka.push(source);
+                // A reader that has ended says why itself.
+                let _ = made.send(lanes?);
+            }
+            Wanted::End { partitions, lost, ended } => {
+                let source = &self.plan.sources[self.kafka[number].index].name;
+                let lanes = partitions.into_iter().map(|partition| flow::Lane(kafka::lane_name(source, &of(partition)).into()));
+                let handles: Vec<_> = lanes.filter_map(|lane| self.lanes.get(&lane)).collect();
+                for handle in &handles {
+                    let _ = handle.commands.send(if lost { Command::Abandon } else { Command::Stop }).await;
+                }
+                self.leaving.add(handles.into_iter().map(|handle| handle.lane).collect(), ended);
+            }
+        }
         Ok(())
     }
 
+    /// A lane has ended: as it was told to, or because another process has it, or something is wrong.
+    fn lane_ended(&mut self, lane: &flow::Lane, how: Result<()>) -> Result<()> {
+        let is_awaited = self.leaving.awaits(lane);
+        match how {
+            Ok(()) if is_awaited => {}
+            Ok(()) => return Err(Error::new(Remedy::Stop, "a lane ended by itself")),
+            Err(error) if self.is_ours(lane)? => return Err(error),
+            Err(error) => tracing::warn!(lane = %lane.0, %error, "another instance has the lane"),
+        }
+        self.live.remove(lane);
+        self.shared.lanes.store(self.lanes.remove(lane) as u64, Ordering::Relaxed);
+        if let Some(stop) = self.stop_relays_of.remove(lane) {
+            stop.cancel();
+        }
+        self.leaving.ended(lane);
+        Ok(())
+    }
+
+    /// A relay has ended. That of a lane which another process has may find that its files are gone.
+    fn relay_ended(&self, lane: &flow::Lane, how: Result<()>) -> Result<()> {
+        match how {
+            Err(error) if self.is_ours(lane)? => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the newest record of a lane is of this process.
+    fn is_ours(&self, lane: &flow::Lane) -> Result<bool> {
+        Ok(!self.plan.shared || self.shared.epochs.newest(&lane.0)?.is_some_and(|newest| newest.header.incarnation == self.incarnation))
+    }
+
     fn make(&self, name: &str, role: &Role, watermark: &WatermarkOptions) -> Result<Made> {
-        build::make(&self.plan, &self.shared, name, role, watermark, self.incarnation, OWNER)
+        build::make(&self.plan, &self.shared, name, role, watermark, self.incarnation, &self.owner)
     }
 
     fn start_second(&mut self, second: Option<SecondStage>, flush: bool) -> Result<()> {
@@ -336,7 +391,7 @@ impl Instance {
     /// Starts the relays of a lane's sinks.
     fn start_relays(&mut self, made: &Made) -> Result<Relays> {
         let (sealed, news) = watch::channel(made.lane.chain().whole().clone());
-        let mut links = vec![];
+        let (mut links, stop) = (vec![], self.stop_relays.child_token());
         for of in &made.sinks {
             let place = Place {
                 pipeline: &self.plan.name,
@@ -347,9 +402,11 @@ impl Instance {
                 sealed: news.clone(),
             };
             let (relay, link) = Relay::new(&self.plan.sinks[*of], place)?;
-            self.relay_tasks.spawn(relay.run(self.stop_relays.clone()));
+            let (lane, stop) = (made.name.clone(), stop.clone());
+            self.relay_tasks.spawn(async move { (lane, relay.run(stop).await) });
             links.push(link);
         }
+        self.stop_relays_of.insert(made.name.clone(), stop);
         Ok(Relays { sealed, links })
     }
 
@@ -362,9 +419,11 @@ impl Instance {
         if !is_journaled {
             driver.lookups = self.lookup_readers.join(handle.commands.clone());
         }
+        let lane = handle.lane.clone();
         let lanes = self.lanes.add(handle);
         self.shared.lanes.store(lanes as u64, Ordering::Relaxed);
-        self.lane_tasks.spawn_on(driver.run(), self.lane_threads.0.as_ref().expect("there until the drop").handle());
+        let running = async move { (lane, driver.run().await) };
+        self.lane_tasks.spawn_on(running, self.lane_threads.0.as_ref().expect("there until the drop").handle());
         Ok(())
     }
 
@@ -373,7 +432,8 @@ impl Instance {
         let views = Arc::new(self.live.clone());
         let world = self.shared.world.clone();
         let (lanes, breakers) = (self.lanes.clone(), Breakers::default());
-        let moves = Moves { world, tables, lanes, counts: counts.clone(), hurry: hurry.clone(), views, breakers };
+        let others = self.plan.shared.then(|| self.plan.data_dir.join(shared::MOVERS));
+        let moves = Moves { world, tables, lanes, counts: counts.clone(), hurry: hurry.clone(), views, breakers, others };
         tokio::spawn(moves.run(stop))
     }
 
@@ -384,17 +444,15 @@ impl Instance {
     }
 
     fn engine(&self) -> Result<Engine> {
-        let tables = Tables {
-            specs: build::specs(&self.plan),
-            views: Arc::new(self.live.clone()),
-            cold: Some(Arc::new(self.cold.clone())),
-            warm: self.shared.warm.clone(),
-        };
+        let (live, epochs, cold) = (self.live.clone(), self.shared.epochs.clone(), self.cold.clone());
+        let views: Arc<dyn Views> = if self.plan.shared { Arc::new(SharedViews { live, epochs, cold }) } else { Arc::new(live) };
+        let tables =
+            Tables { specs: build::specs(&self.plan), views, cold: Some(Arc::new(self.cold.clone())), warm: self.shared.warm.clone() };
         let engine = Engine::new(tables, limits(&self.plan)).map_err(|e| Error::stop("starting the query engine", e))?;
         Ok(engine.with_functions(processors::functions::register))
     }
 
-    async fn serve(&self, engine: Engine, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {
+    async fn serve(&self, engine: Engine, at: &Path, ready: &Ready, stop: CancellationToken) -> Result<JoinHandle<()>> {
         let (wanted, access) = (self.plan.http.listen, access(&self.plan)?);
         let listener = gateway::http::bind(wanted, &access).await.map_err(|e| Error::stop(format!("listening on {wanted}"), e))?;
         let mut address = listener.local_addr().map_err(|e| Error::stop("the address of the HTTP listener", e))?;
@@ -403,8 +461,7 @@ impl Instance {
             address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
         let text = json!({ "pipeline": self.plan.name, "pid": std::process::id(), "http": address.to_string(), "version": env!("CARGO_PKG_VERSION") });
-        let at = self.plan.data_dir.join(INSTANCE);
-        std::fs::write(&at, text.to_string()).map_err(|e| Error::stop(format!("writing {}", at.display()), e))?;
+        std::fs::write(at, text.to_string()).map_err(|e| Error::stop(format!("writing {}", at.display()), e))?;
         tracing::info!(%address, "answering SQL");
         let (ready, intakes) = (ready.clone(), Arc::new(self.intakes.clone()));
         Ok(self.query_threads.0.as_ref().expect("there until the drop").spawn(async move {
@@ -450,12 +507,18 @@ impl Instance {
         loop {
             tokio::select! {
                 asked = &mut asked => return asked.map(|()| Why::Asked),
-                Some(lane) = self.lane_tasks.join_next() => return Err(lane_error(lane)),
-                Some(relay) = self.relay_tasks.join_next() => relay.map_err(|e| Error::stop("a relay broke off", e))??,
+                Some(ended) = self.lane_tasks.join_next() => {
+                    let (lane, how) = ended.map_err(|e| Error::stop("a lane broke off", e))?;
+                    self.lane_ended(&lane, how)?;
+                }
+                Some(ended) = self.relay_tasks.join_next() => {
+                    let (lane, how) = ended.map_err(|e| Error::stop("a relay broke off", e))?;
+                    self.relay_ended(&lane, how)?;
+                }
                 () = tokio::time::sleep(LOOK) => {}
             }
             while let Some((number, wanted)) = self.kafka.iter_mut().enumerate().find_map(|(n, of)| Some((n, of.wanted.try_recv().ok()?))) {
-                self.meet(number, wanted)?;
+                self.meet(number, wanted).await?;
             }
             for reader in &mut self.readers {
                 reader.check()?;
@@ -491,7 +554,11 @@ impl Instance {
         self.stop_sources().await?;
         tokio::select! {
             () = core::end(self.lanes.all()) => Ok(()),
-            Some(lane) = self.lane_tasks.join_next() => Err(lane_error(lane)),
+            Some(ended) = self.lane_tasks.join_next() => Err(match ended {
+                Ok((_, Err(error))) => error,
+                Ok((_, Ok(()))) => Error::new(Remedy::Stop, "a lane ended by itself"),
+                Err(error) => Error::stop("a lane broke off", error),
+            }),
         }
     }
 
@@ -510,10 +577,13 @@ impl Instance {
             let _ = lane.commands.send(Command::Stop).await;
         }
         self.stop_relays.cancel();
-        while let Some(lane) = self.lane_tasks.join_next().await {
-            if !matches!(lane, Ok(Ok(()))) && outcome.is_ok() {
-                outcome = Err(lane_error(lane));
-            }
+        while let Some(ended) = self.lane_tasks.join_next().await {
+            let how = match ended {
+                Ok((lane, Err(error))) if self.is_ours(&lane)? => Err(error),
+                Ok(_) => Ok(()),
+                Err(error) => Err(Error::stop("a lane broke off", error)),
+            };
+            outcome = outcome.and(how);
         }
         if let Some(journal) = self.journal.take() {
             let closed = tokio::task::spawn_blocking(move || journal.close()).await;
@@ -542,14 +612,6 @@ pub(crate) fn limits(plan: &Plan) -> Limits {
         rows: usize::try_from(of.query_rows).unwrap_or(usize::MAX),
         concurrency: of.query_concurrency.get() as usize,
         ..Limits::default()
-    }
-}
-
-fn lane_error(ended: Result<Result<()>, tokio::task::JoinError>) -> Error {
-    match ended {
-        Ok(Err(error)) => error,
-        Ok(Ok(())) => Error::new(Remedy::Stop, "a lane ended by itself"),
-        Err(error) => Error::stop("a lane broke off", error),
     }
 }
 
@@ -589,7 +651,10 @@ async fn wait_for_room_to_start(plan: &Plan) -> Result<()> {
     }
 }
 
+/// Whoever reads the copy finds a whole one, also while another instance keeps it.
 fn keep_plan(plan: &Plan, file: &Path) -> Result<()> {
     let to = plan.data_dir.join(PIPELINE);
-    std::fs::copy(file, &to).map(|_| ()).map_err(|e| Error::stop(format!("keeping a copy of {} as {}", file.display(), to.display()), e))
+    let part = plan.data_dir.join(format!("{PIPELINE}.{}.tmp", std::process::id()));
+    let kept = std::fs::copy(file, &part).and_then(|_| std::fs::rename(&part, &to));
+    kept.map_err(|e| Error::stop(format!("keeping a copy of {} as {}", file.display(), to.display()), e))
 }

@@ -107,10 +107,11 @@ pub(crate) fn known(source: &str, lanes: &[String]) -> Vec<Of> {
     found
 }
 
-/// Starts the reader of a source, with the lanes that are there.
+/// Starts the reader of a source, with the lanes that are there. `has_started`: some process has had lanes of it before.
 pub(crate) fn start(
     plan: &Plan,
     source: &PlannedSource,
+    has_started: bool,
     lanes: Vec<Attach>,
     wanted: mpsc::Sender<Wanted>,
     status: Arc<SourceStatus>,
@@ -128,6 +129,8 @@ pub(crate) fn start(
         on_missing: source.decode.event_time.on_missing,
         max_message: usize::try_from(source.max_message).unwrap_or(usize::MAX),
         max_future: source.watermark.max_future.0,
+        is_shared: plan.shared,
+        has_started,
         lanes,
         wanted,
         status,

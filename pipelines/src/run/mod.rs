@@ -30,6 +30,8 @@ mod memory;
 mod moves;
 mod observe;
 mod outlets;
+mod scale;
+pub(crate) mod shared;
 mod stage;
 mod status;
 mod tally;

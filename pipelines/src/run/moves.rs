@@ -8,6 +8,7 @@ use crate::run::driver::Command;
 use crate::run::handles::{Handle, Handles};
 use crate::run::tend::{UpkeepPolicy, UpkeepTimes, is_due, overdue, reached, small};
 use flow::{Error, Result};
+use ingest::lock::DirectoryLock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,6 +59,8 @@ pub(crate) struct Moves {
     pub(crate) hurry: Arc<AtomicBool>,
     pub(crate) views: Arc<dyn Views>,
     pub(crate) breakers: Breakers,
+    /// Where the movers of instances that share the pipeline take turns.
+    pub(crate) others: Option<PathBuf>,
 }
 
 /// A table with a cold tier.
@@ -211,6 +214,8 @@ impl Moves {
             return;
         }
         let Ok(views) = self.views.lanes().await else { return };
+        // Two commits at once are no danger, but one of them would be in vain.
+        let Some(_turn) = self.turn(&self.tables[index].mover.table) else { return };
         let handles = self.lanes.all();
         if move_is_due {
             let marks = marks(&views, &handles, &table.mover.table);
@@ -227,6 +232,12 @@ impl Moves {
             let kept = table.keep(&views, &self.world, ended, &self.counts).await;
             self.note(index, kept, |counts| &counts.upkeep_failed);
         }
+    }
+
+    /// The turn to work on a table, as long as it is kept; none while another instance has it.
+    fn turn(&self, table: &str) -> Option<Option<DirectoryLock>> {
+        let Some(others) = &self.others else { return Some(None) };
+        DirectoryLock::take(&*self.world.disk, &others.join(table)).ok().map(Some)
     }
 
     async fn move_to_cold(&mut self, index: usize, marks: &[Marked], handles: &[Handle]) -> Result<()> {

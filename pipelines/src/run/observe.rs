@@ -5,6 +5,7 @@ use crate::run::clock::now;
 use crate::run::handles::Handles;
 use crate::run::lane::{dead_word, unstored_word};
 use crate::run::moves::MoveCounts;
+use crate::run::scale::{Look, Scale, busy};
 use crate::run::status::LaneFacts;
 use flow::{EventTime, Metric, Reason};
 use gateway::query::Engine;
@@ -14,7 +15,7 @@ use metrics::{counter, gauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use storage::quarantine::quarantined_word;
 use storage::view::{Live, Views};
 use tokio_util::sync::CancellationToken;
@@ -35,10 +36,12 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) async fn run(self, stop: CancellationToken) {
+        let (mut scale, began) = (Scale::default(), Instant::now());
         while !stop.is_cancelled() {
             let facts: Vec<_> = self.lanes.all().iter().map(|l| l.status.get()).collect();
             self.lanes(&facts);
             self.sources();
+            self.scale(&mut scale, began);
             self.tiers().await;
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -110,6 +113,16 @@ impl Observer {
         upkeep("failed", &self.moves.upkeep_failed);
         gauge!(Metric::ColdStoresDown.name()).set(self.moves.stores_down.load(Relaxed) as f64);
         gauge!(Metric::QueryMemory.name()).set(self.engine.memory_bytes() as f64);
+    }
+
+    /// Where the system does not tell how busy the process is, it stands at one.
+    fn scale(&self, scale: &mut Scale, began: Instant) {
+        gauge!(Metric::Lanes.name()).set(self.lanes.all().len() as f64);
+        let sum = |of: fn(&SourceStatus) -> &AtomicU64| self.sources.iter().map(|(_, status)| of(status).load(Relaxed)).sum::<u64>();
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+        let look = |busy| Look { at: began.elapsed(), busy, taken: sum(|s| &s.received), lag: sum(|s| &s.lag) };
+        let hint = busy().and_then(|busy| scale.look(look(busy), cores));
+        gauge!(Metric::ScaleHint.name()).set(hint.unwrap_or(1.0));
     }
 
     fn sources(&self) {

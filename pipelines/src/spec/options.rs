@@ -83,6 +83,11 @@ pub struct PipelineOptions {
     /// Folder of the journal, the epoch records and the warm tier. Relative to the working directory.
     #[serde(default = "data_dir")]
     pub data_dir: String,
+    /// Several processes, on one machine or many, run this pipeline on one data directory and share its lanes: each partition of a Kafka topic
+    /// is read by one of them, and goes to another when that one leaves or dies. For Kafka sources alone; the directory's file system must
+    /// have hard links and locks that reach over the machines.
+    #[serde(default)]
+    pub shared: bool,
     /// How many lanes readings are spread over by their key. Fixed at the first start.
     #[serde(default = "lanes")]
     pub lanes: NonZeroU32,

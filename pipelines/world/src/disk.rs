@@ -38,6 +38,10 @@ pub trait Disk: Send + Sync + Debug {
     /// Takes the lock of a directory, made if it is missing; it holds as long as what is returned, and as the process. An error of kind
     /// `ResourceBusy` says who has it.
     fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// The same, of a lock that several processes may have at once, while none has it alone; a disk of one process has no others.
+    fn lock_with_others(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        self.lock(directory)
+    }
 }
 
 /// An open file.

@@ -67,20 +67,29 @@ impl Disk for LocalDisk {
     }
 
     fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        fs::create_dir_all(directory)?;
-        let path = directory.join(LOCK);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        if !fs4::fs_std::FileExt::try_lock_exclusive(&file)? {
-            let mut owner = String::new();
-            file.read_to_string(&mut owner)?;
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("it is in use by process {}", owner.trim())));
-        }
-        // Over the old one, whose block is ours: so there is room on a full disk too.
-        let owner = format!("{}\n", std::process::id());
-        FileExt::write_all_at(&file, owner.as_bytes(), 0)?;
-        file.set_len(owner.len() as u64)?;
-        Ok(Box::new(file))
+        take_lock(directory, fs4::fs_std::FileExt::try_lock_exclusive, &format!("process {}", std::process::id()))
     }
+
+    fn lock_with_others(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        take_lock(directory, fs4::fs_std::FileExt::try_lock_shared, "instances that share it")
+    }
+}
+
+/// `owner` is what others are told who find the lock taken.
+fn take_lock(directory: &Path, take: fn(&File) -> io::Result<bool>, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+    fs::create_dir_all(directory)?;
+    let path = directory.join(LOCK);
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    if !take(&file)? {
+        let mut owner = String::new();
+        file.read_to_string(&mut owner)?;
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("it is in use by {}", owner.trim())));
+    }
+    // Over the old one, whose block is ours: so there is room on a full disk too.
+    let owner = format!("{owner}\n");
+    FileExt::write_all_at(&file, owner.as_bytes(), 0)?;
+    file.set_len(owner.len() as u64)?;
+    Ok(Box::new(file))
 }
 
 impl DiskFile for File {

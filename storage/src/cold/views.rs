@@ -30,7 +30,10 @@ impl ColdTables {
 
     /// A lane that moves rows into these tables, with the chain of its records.
     pub fn add_lane(&self, lane: Lane, chain: String) {
-        self.lanes.lock().expect("nothing panics while it holds the lanes").insert(lane, chain);
+        let before = self.lanes.lock().expect("nothing panics while it holds the lanes").insert(lane, chain.clone());
+        if before == Some(chain) {
+            return;
+        }
         self.recent.lock().expect("nothing panics while it holds the views").clear();
     }
 

@@ -163,7 +163,7 @@ fn files_since(lane: &LaneView, table: &str, from: u64) -> Option<LaneView> {
     }
     let whole = Whole { tables: [(table.to_owned(), TableState { segments, ..of.clone() })].into(), ..Whole::default() };
     let hot = BTreeMap::from([(table.to_owned(), HotTable { floor: lane.floor(table), ..HotTable::default() })]);
-    Some(LaneView { whole: Arc::new(whole), hot, provisional: BTreeMap::new(), lane: lane.lane.clone(), ..*lane })
+    Some(LaneView { whole: Arc::new(whole), hot, provisional: BTreeMap::new(), lane: lane.lane.clone(), owner: None, ..*lane })
 }
 
 /// Rows in memory of sealed epochs above `from`.
