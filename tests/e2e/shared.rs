@@ -156,7 +156,7 @@ fn whatever_happens_to_whom_each_reading_counts_once() {
     kafka.create("readings", PARTITIONS);
     kafka.create("per-device", 2);
     let seed = from_environment("SHARED_SEED", 1);
-    let pipeline = pipeline(&kafka, if seed % 2 == 0 { BROKERS } else { CLASSIC });
+    let pipeline = pipeline(&kafka, if seed.is_multiple_of(2) { BROKERS } else { CLASSIC });
     let mut fleet = Fleet::new(&kafka);
     let mut chance = StdRng::seed_from_u64(seed);
     let mut running: Vec<Running> = vec![];
