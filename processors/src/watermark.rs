@@ -205,6 +205,12 @@ impl Watermark {
         self.state.w
     }
 
+    /// How long a producer may be silent before the others do not wait for it.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Span {
+        self.idle_timeout
+    }
+
     /// Where W may move when the whole lane has been silent for `silent` of monotonic time; moves nothing itself (`on_tick` does).
     ///
     /// None before the first reading, within `idle_timeout`, while a producer is disconnected, or when W already stands there. The

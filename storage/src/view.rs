@@ -10,7 +10,7 @@
 //! `View::take` reads the lanes first and the cold tables after them, and holds `dropped <= t <= marked` for every lane.
 
 use crate::cold::ColdTables;
-use crate::epoch::{EpochStore, LocalEpochs, Newest, Segment, Whole};
+use crate::epoch::{EpochStore, LocalEpochs, Segment, Whole};
 use crate::hot::{Hot, HotLimits, HotTable};
 use crate::panes::{Identity, Panes};
 use arrow::array::RecordBatch;
@@ -331,18 +331,6 @@ impl Views for Stored {
     }
 }
 
-/// The newest record of a lane that another process owns, which may clean up between two reads of ours.
-fn newest(epochs: &LocalEpochs, lane: &str) -> Result<Option<Newest>> {
-    let mut last = epochs.newest(lane);
-    for _ in 1..TRIES {
-        if last.is_ok() {
-            break;
-        }
-        last = epochs.newest(lane);
-    }
-    Ok(last?)
-}
-
 /// The lanes of this process as they are, and those of the others that share its store as their newest sealed records tell.
 #[derive(Clone)]
 pub struct Shared {
@@ -361,7 +349,7 @@ impl Views for Shared {
         let (own, epochs): (BTreeSet<_>, _) = (views.iter().map(|view| view.lane.clone()).collect(), self.epochs.clone());
         let read = move || -> Result<Vec<_>> {
             let others = epochs.lanes()?.into_iter().map(|name| Lane(name.into())).filter(|lane| !own.contains(lane));
-            let newest = others.map(|lane| Ok(newest(&epochs, &lane.0)?.map(|newest| (lane, newest))));
+            let newest = others.map(|lane| Ok(epochs.newest_of_another(&lane.0)?.map(|newest| (lane, newest))));
             newest.filter_map(Result::transpose).collect()
         };
         let read =

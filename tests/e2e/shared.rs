@@ -37,6 +37,14 @@ key = ["device"]
 window = {{ type = "tumbling", size = "10s" }}
 select = {{ n = "count(*)", total = "sum(v)" }}
 
+# Over all lanes, whoever has them: a second stage, which is with one of the processes.
+[processors.everywhere]
+type = "window"
+inputs = ["floor"]
+key = ["site"]
+window = {{ type = "tumbling", size = "10s" }}
+select = {{ n = "count(*)", total = "sum(v)" }}
+
 [tables.readings]
 inputs = ["floor"]
 hot = {{ age = "500ms" }}
@@ -46,11 +54,21 @@ cold = {{ url = "cold", commit_every = "1s" }}
 [tables.per_device]
 inputs = ["per_device"]
 
+[tables.everywhere]
+inputs = ["everywhere"]
+
 [sinks.to_devices]
 type = "kafka"
 inputs = ["per_device"]
 brokers = ["{broker}"]
 topic = "per-device"
+
+[sinks.to_sites]
+type = "kafka"
+inputs = ["everywhere"]
+brokers = ["{broker}"]
+topic = "per-site"
+key = ["site"]
 "#
     ))
 }
@@ -74,7 +92,7 @@ fn wait_for_all(pipeline: &Tidegate, fleet: &Fleet) {
 
 /// How many lanes the records say that an instance has.
 fn lanes_of(pipeline: &Tidegate, name: &str) -> u64 {
-    pipeline.count(&format!("SELECT count(*) FROM tidegate.lanes WHERE owner = '{name}'"))
+    pipeline.count(&format!("SELECT count(*) FROM tidegate.lanes WHERE owner = '{name}' AND lane NOT LIKE '%/stage'"))
 }
 
 /// What the tables must hold once all windows are closed.
@@ -86,6 +104,10 @@ fn assert_whole(pipeline: &Tidegate, n: u64) {
     let naive =
         "SELECT device, date_bin(interval '10 seconds', event_time) AS w, count(*), sum(v) FROM readings GROUP BY 1, 2 ORDER BY 1, 2";
     let windows = "SELECT device, window_start, n, total FROM per_device ORDER BY 1, 2";
+    assert_eq!(rows(&pipeline.sql(naive)), rows(&pipeline.sql(windows)));
+    let naive = "SELECT site, date_bin(interval '10 seconds', event_time) AS w, count(*), sum(v) FROM readings GROUP BY 1, 2 ORDER BY 1, 2";
+    let windows = "SELECT site, window_start, n, total FROM everywhere ORDER BY 1, 2";
+    assert_eq!(pipeline.count("SELECT count(*) FROM late_everywhere"), 0, "nothing is late in the second stage");
     assert_eq!(rows(&pipeline.sql(naive)), rows(&pipeline.sql(windows)));
     let last = "SELECT device, max(event_time) FROM readings GROUP BY 1 ORDER BY 1";
     assert_eq!(rows(&pipeline.sql(last)), rows(&pipeline.sql("SELECT device, event_time FROM readings_last ORDER BY 1")));
@@ -105,6 +127,7 @@ fn go_through(options: &str) {
     let kafka = Kafka::start();
     kafka.create("readings", PARTITIONS);
     kafka.create("per-device", 2);
+    kafka.create("per-site", 1);
     let pipeline = pipeline(&kafka, options);
     let mut fleet = Fleet::new(&kafka);
     let a = start(&pipeline, "a");
@@ -147,6 +170,7 @@ fn go_through(options: &str) {
     pipeline.run(&["--instance", "alone", "--until-idle", "10s"]);
     assert_whole(&pipeline, fleet.sent);
     assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
+    assert_published(&kafka, &pipeline, "per-site", "everywhere", "site, window_start", "site");
 }
 
 /// Up to four processes come, leave, die and freeze by chance while readings come in; `SHARED_ROUNDS`, `SHARED_SEED`.
@@ -155,6 +179,7 @@ fn whatever_happens_to_whom_each_reading_counts_once() {
     let kafka = Kafka::start();
     kafka.create("readings", PARTITIONS);
     kafka.create("per-device", 2);
+    kafka.create("per-site", 1);
     let seed = from_environment("SHARED_SEED", 1);
     let pipeline = pipeline(&kafka, if seed.is_multiple_of(2) { BROKERS } else { CLASSIC });
     let mut fleet = Fleet::new(&kafka);
@@ -188,6 +213,7 @@ fn whatever_happens_to_whom_each_reading_counts_once() {
     pipeline.run(&["--instance", "last", "--until-idle", "10s"]);
     assert_whole(&pipeline, fleet.sent);
     assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
+    assert_published(&kafka, &pipeline, "per-site", "everywhere", "site, window_start", "site");
 }
 
 #[test]
@@ -195,6 +221,7 @@ fn a_name_is_given_once_and_the_directory_is_nobodys_alone() {
     let kafka = Kafka::start();
     kafka.create("readings", 1);
     kafka.create("per-device", 1);
+    kafka.create("per-site", 1);
     let pipeline = pipeline(&kafka, CLASSIC);
     let first = start(&pipeline, "a");
     let mut second = pipeline.start(&["--instance", "a"]);

@@ -51,6 +51,8 @@ pub enum Wanted {
     Lanes {
         /// Topic and number of each.
         partitions: Vec<(String, i32)>,
+        /// All partitions that the brokers know.
+        all: Vec<(String, i32)>,
         /// The lanes that were made for them.
         made: oneshot::Sender<Vec<Attach>>,
     },
@@ -177,7 +179,8 @@ impl Reader {
         match decided {
             Decided::Come(list) => {
                 tracing::info!(source = &*self.name, partitions = list.count(), "partitions come from the group");
-                match self.want(names(&list)) {
+                let all = self.discover(consumer, &mut BTreeSet::new());
+                match self.want(names(&list), &all) {
                     Some(lanes) => self.attach(consumer, lanes, start),
                     None => Ok(()),
                 }
@@ -202,7 +205,7 @@ impl Reader {
             tracing::info!(source = &*self.name, partitions = new.len(), "new partitions");
             state.known.extend(new.iter().cloned());
             // None when the process is ending.
-            state.waiting.extend(self.want(new).unwrap_or_default());
+            state.waiting.extend(self.want(new, &found).unwrap_or_default());
         }
         let is_found = |lane: &mut Attach| found.contains(&(lane.topic.clone(), lane.partition));
         let ready: Vec<Attach> = state.waiting.extract_if(.., is_found).collect();
@@ -248,8 +251,9 @@ impl Reader {
     }
 
     /// Has lanes made for partitions; none when the process is ending.
-    fn want(&self, partitions: Vec<(String, i32)>) -> Option<Vec<Attach>> {
-        self.ask(|made| Wanted::Lanes { partitions, made }, None)
+    fn want(&self, partitions: Vec<(String, i32)>, all: &BTreeSet<(String, i32)>) -> Option<Vec<Attach>> {
+        let all = all.iter().cloned().collect();
+        self.ask(|made| Wanted::Lanes { partitions, all, made }, None)
     }
 
     /// Asks whoever has the lanes, and waits for the answer; none when the process is ending, or when it takes longer than `within`.

@@ -113,7 +113,7 @@ impl<'w> Builder<'w> {
         plan
     }
 
-    /// What processes share are the lanes of partitions: a journal or a file has one owner, and a second stage is fed by the lanes beside it.
+    /// What processes share are the lanes of partitions: a journal or a file has one owner.
     fn shared(&mut self) {
         let spec = &self.written.spec;
         if !spec.pipeline.shared {
@@ -125,15 +125,6 @@ impl<'w> Builder<'w> {
                 let problem = Problem::new(self.written.place(&["sources", name], "type"), what);
                 self.problems.push(problem.hint("a pipeline of its own for it, which puts its readings into a topic"));
             }
-        }
-        for operator in self.operators.iter().filter(|operator| !matches!(operator.stage, Stage::First)) {
-            let what = format!("`{}` sees readings of all lanes together, and `shared` processes have some lanes each", operator.name);
-            let problem = Problem::new(self.written.place(&["processors", &operator.name], "type"), what);
-            self.problems.push(
-                problem.hint(
-                    "a key that has the source's key in it; put what is finer into SQL, or into a pipeline that reads its sink's topic",
-                ),
-            );
         }
     }
 

@@ -8,7 +8,7 @@ use crate::run::lane::{Lane, LaneSink, LaneSource, LaneTable, Parts};
 use crate::run::memory::Memory;
 use crate::run::outlets::Outlets;
 use crate::run::stage::StageFeed;
-use flow::{Result, Span};
+use flow::{Positions, Result, Span};
 use processors::watermark::Watermark;
 use processors::watermark::WatermarkOptions;
 use processors::window::REPLACES;
@@ -272,9 +272,28 @@ pub(crate) fn make_second(
     incarnation: u64,
     owner: &str,
 ) -> Result<Option<SecondStage>> {
+    let Some(outlets) = outlets(plan, role, own_logs) else { return Ok(None) };
+    begin_second(plan, shared, name, role, outlets, incarnation, owner)
+}
+
+/// What lanes with this role share with their second stage; none where they need none.
+pub(crate) fn outlets(plan: &Plan, role: &Role, own_logs: bool) -> Option<Arc<Outlets>> {
+    role.second(plan).map(|_| Arc::new(Outlets::new(role.exits.clone(), own_logs, Positions::default())))
+}
+
+/// Claims the lane of a second stage of the lanes that are in `outlets`, and of those that will be.
+pub(crate) fn begin_second(
+    plan: &Plan,
+    shared: &Shared,
+    name: &str,
+    role: &Role,
+    outlets: Arc<Outlets>,
+    incarnation: u64,
+    owner: &str,
+) -> Result<Option<SecondStage>> {
     let Some(second) = role.second(plan) else { return Ok(None) };
     let made = make(plan, shared, name, &second, &WatermarkOptions::default(), incarnation, owner)?;
-    let outlets = Arc::new(Outlets::new(role.exits.clone(), own_logs, made.positions.clone()));
+    outlets.reached(&made.positions);
     let feed = StageFeed::new(outlets.clone(), &shared.world, shared.outbox.clone(), &made.positions, made.lane.watermark());
     Ok(Some(SecondStage { made, feed: Feed::Stage(Box::new(feed)), outlets }))
 }

@@ -8,7 +8,7 @@ use crate::run::compact::compact;
 use crate::run::feed::{Feed, Taken, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
 use crate::run::memory::{LaneMemory, Memory};
-use crate::run::outlets::Outlets;
+use crate::run::outlets::{NOTHING, Outlets, TIMER};
 use crate::run::status::LaneStatus;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::max;
@@ -207,6 +207,11 @@ impl Driver {
             }
             // The results of a second stage wait for their seal: it comes when there is nothing else to do.
             progress.must_close |= self.is_stage() && !progress.withheld.is_empty() && progress.close.is_none() && !self.behind();
+            if let (Feed::Stage(stage), true) = (&self.feed, self.lane.dirty() && progress.close.is_none())
+                && stage.outlets.own_logs()
+            {
+                self.lane.note(TIMER, self.lane.next_timer().map_or(0, |timer| timer.0.max(1) as u64));
+            }
             if self.is_due(&progress) {
                 let (now, floors, taken) = (self.world().now(), self.floors(), self.taken());
                 self.step(Event::Close { now, floors, taken, pressed: progress.pressed }, &mut progress)?;
@@ -274,12 +279,6 @@ impl Driver {
         progress.caught_up = events.is_empty().then(|| self.world().elapsed());
         if guarded {
             progress.guarded = Some(self.lane.epoch());
-        }
-        if events.is_empty()
-            && self.lane.watermark() == EventTime::MIN
-            && let Some(of) = &self.outlet
-        {
-            of.outlets.has_nothing(of.feeder);
         }
         for event in events {
             match event {
@@ -434,6 +433,7 @@ impl Driver {
         }
         let busy = progress.close.is_some() || progress.hold.is_some() || progress.tick.is_some() || progress.stopping || progress.ended;
         let Some(silent) = (if busy { None } else { self.silence(progress) }) else { return Ok(()) };
+        self.tell_nothing(silent);
         let (Some(to), Some(timer)) = (self.lane.silent(silent), self.next_timer()) else { return Ok(()) };
         if to < timer {
             return Ok(());
@@ -444,6 +444,19 @@ impl Driver {
         let (handle, group) = (journal.handle.clone(), tick(journal.number, to, self.world().now()));
         progress.tick = Some(Box::pin(async move { handle.append(group).await?.await.map(|_| ()) }));
         Ok(())
+    }
+
+    /// The second stage waits for a lane whose log has nothing with an event time as long as for one that is idle.
+    fn tell_nothing(&mut self, silent: Span) {
+        if let Some(of) = &self.outlet
+            && of.outlets.own_logs()
+            && self.lane.watermark() == EventTime::MIN
+            && silent >= self.lane.idle_timeout()
+        {
+            of.outlets.has_nothing(of.feeder);
+            // The stage may be another process's.
+            self.lane.note(NOTHING, 1);
+        }
     }
 
     /// How long the lane has had nothing to read; none while something waits for it.

@@ -15,6 +15,7 @@ use crate::run::files;
 use crate::run::handles::Handles;
 use crate::run::http::{self, Intakes};
 use crate::run::kafka::{self, KafkaFeed, Of};
+use crate::run::liaison::Liaison;
 use crate::run::lookups::{self, Opened, Readers, Watched};
 use crate::run::moves::{self, MoveCounts, Moves};
 use crate::run::observe::Observer;
@@ -118,6 +119,8 @@ struct KafkaSource {
     role: Role,
     /// What its lanes share with their second stage, where they have one.
     outlets: Option<Arc<Outlets>>,
+    /// Between both, where processes share them.
+    liaison: Option<Liaison>,
     wanted: mpsc::Receiver<Wanted>,
 }
 
@@ -285,10 +288,23 @@ impl Instance {
         for (index, source) in plan.sources.iter().enumerate() {
             let Source::Kafka(_) = &source.kind else { continue };
             let role = Role::of(&plan, &[index]);
-            let stage = format!("kafka/{}/stage", source.name);
-            let second = build::make_second(&plan, &self.shared, &stage, &role, true, self.incarnation, &self.owner)?;
+            let (stage, epochs) = (kafka::stage_name(&source.name), &self.shared.epochs);
+            let (second, outlets) = if plan.shared {
+                (None, build::outlets(&plan, &role, true))
+            } else {
+                let second = build::make_second(&plan, &self.shared, &stage, &role, true, self.incarnation, &self.owner)?;
+                let outlets = second.as_ref().map(|stage| stage.outlets.clone());
+                (second, outlets)
+            };
+            let liaison = outlets.as_ref().filter(|_| plan.shared).map(|outlets| {
+                let (stem, stage) = (kafka::stem(&source.name), flow::Lane(stage.as_str().into()));
+                Liaison { epochs: epochs.clone(), outlets: outlets.clone(), here: self.lanes.clone(), stem, stage }
+            });
+            if let Some(liaison) = &liaison {
+                tokio::spawn(liaison.clone().run(plan.epoch.max(LOOK), self.stop_relays.clone()));
+            }
             let (send, wanted) = mpsc::channel(1);
-            let of = KafkaSource { index, role, outlets: second.as_ref().map(|stage| stage.outlets.clone()), wanted };
+            let of = KafkaSource { index, role, outlets, liaison, wanted };
             let known = kafka::known(&source.name, &self.shared.epochs.lanes()?);
             let has_started = !known.is_empty();
             let lanes = if plan.shared { vec![] } else { self.make_partitions(&of, known)? };
@@ -326,17 +342,20 @@ impl Instance {
     async fn meet(&mut self, number: usize, wanted: Wanted) -> Result<()> {
         let of = |(topic, partition)| Of { topic, partition };
         match wanted {
-            Wanted::Lanes { partitions, made } => {
+            Wanted::Lanes { partitions, all, made } => {
+                let leads = partitions.iter().any(|partition| self.leads(number, partition));
                 let source = self.kafka.swap_remove(number);
                 let lanes = self.make_partitions(&source, partitions.into_iter().map(of).collect());
+                let stage = if leads { self.start_shared_stage(&source, all.into_iter().map(of)) } else { Ok(()) };
                 self.kafka.push(source);
                 // A reader that has ended says why itself.
-                let _ = made.send(lanes?);
+                let _ = made.send(stage.and(lanes)?);
             }
             Wanted::End { partitions, lost, ended } => {
                 let source = &self.plan.sources[self.kafka[number].index].name;
-                let lanes = partitions.into_iter().map(|partition| flow::Lane(kafka::lane_name(source, &of(partition)).into()));
-                let handles: Vec<_> = lanes.filter_map(|lane| self.lanes.get(&lane)).collect();
+                let stage = partitions.iter().any(|partition| self.leads(number, partition)).then(|| kafka::stage_name(source));
+                let names = partitions.into_iter().map(|partition| kafka::lane_name(source, &of(partition))).chain(stage);
+                let handles: Vec<_> = names.filter_map(|name| self.lanes.get(&flow::Lane(name.into()))).collect();
                 for handle in &handles {
                     let _ = handle.commands.send(if lost { Command::Abandon } else { Command::Stop }).await;
                 }
@@ -344,6 +363,25 @@ impl Instance {
             }
         }
         Ok(())
+    }
+
+    /// Whether the second stage of a source is where this partition is: with the first of its first topic.
+    fn leads(&self, number: usize, (topic, partition): &(String, i32)) -> bool {
+        let Source::Kafka(options) = &self.plan.sources[self.kafka[number].index].kind else { return false };
+        self.plan.shared && *partition == 0 && options.topics.first() == Some(topic)
+    }
+
+    /// Claims the second stage of a source whose lanes are shared, once it knows of all of them: those that nobody has had yet are waited for.
+    fn start_shared_stage(&mut self, of: &KafkaSource, all: impl Iterator<Item = Of>) -> Result<()> {
+        let (plan, Some(liaison)) = (self.plan.clone(), &of.liaison) else { return Ok(()) };
+        let source = &plan.sources[of.index].name;
+        for partition in all {
+            liaison.outlets.tell(kafka::lane_name(source, &partition), Arc::default());
+        }
+        liaison.feed()?;
+        let (name, outlets) = (kafka::stage_name(source), liaison.outlets.clone());
+        let second = build::begin_second(&plan, &self.shared, &name, &of.role, outlets, self.incarnation, &self.owner)?;
+        self.start_second(second, true)
     }
 
     /// A lane has ended: as it was told to, or because another process has it, or something is wrong.
@@ -374,7 +412,8 @@ impl Instance {
 
     /// Whether the newest record of a lane is of this process.
     fn is_ours(&self, lane: &flow::Lane) -> Result<bool> {
-        Ok(!self.plan.shared || self.shared.epochs.newest(&lane.0)?.is_some_and(|newest| newest.header.incarnation == self.incarnation))
+        Ok(!self.plan.shared
+            || self.shared.epochs.newest_of_another(&lane.0)?.is_some_and(|newest| newest.header.incarnation == self.incarnation))
     }
 
     fn make(&self, name: &str, role: &Role, watermark: &WatermarkOptions) -> Result<Made> {

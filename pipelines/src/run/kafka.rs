@@ -86,8 +86,13 @@ fn events(source: usize, log: &Arc<str>, read: Read) -> Taken {
 }
 
 /// What all lanes of a source begin with.
-fn stem(source: &str) -> String {
+pub(crate) fn stem(source: &str) -> String {
     format!("kafka/{source}/")
+}
+
+/// The name of the lane of a source's second stage.
+pub(crate) fn stage_name(source: &str) -> String {
+    format!("{}stage", stem(source))
 }
 
 /// The name of a partition's lane.

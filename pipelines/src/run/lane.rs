@@ -192,6 +192,8 @@ pub(crate) struct Lane {
     /// Dead letters by reason that the flood bound kept out of the table.
     unstored: BTreeMap<Reason, u64>,
     flood: Flood,
+    /// What other processes look for in its records.
+    notes: BTreeMap<&'static str, u64>,
     dirty: bool,
     ended: bool,
     water: Vec<i64>,
@@ -242,11 +244,17 @@ impl Lane {
             dead: by_reason(&counters, dead_word),
             unstored: by_reason(&counters, unstored_word),
             flood: Flood::new(parts.dead_letter_options.max_per_second, parts.lanes, &counters),
+            notes: BTreeMap::new(),
             dirty: false,
             ended: false,
             water: vec![],
             parts,
         })
+    }
+
+    /// Writes a number for other processes into the records from the next one on.
+    pub(crate) fn note(&mut self, word: &'static str, value: u64) {
+        self.dirty |= self.notes.insert(word, value) != Some(value);
     }
 
     /// What it shows of windows that may still be revised, before it takes anything.
@@ -432,6 +440,11 @@ impl Lane {
         self.parts.watermark.silent(silent)
     }
 
+    /// How long a lane may have nothing to read before others do not wait for it.
+    pub(crate) fn idle_timeout(&self) -> Span {
+        self.parts.watermark.idle_timeout()
+    }
+
     /// Keys and bytes that the operators hold.
     pub(crate) fn held(&self) -> (u64, u64) {
         let held = self.parts.graph.nodes.iter().map(|n| n.operator.held());
@@ -453,6 +466,7 @@ impl Lane {
             node.tally.store(&format!("operator.{}", node.name), &mut words);
         }
         words.extend(self.dead.iter().map(|(reason, rows)| (dead_word(*reason), *rows)));
+        words.extend(self.notes.iter().map(|(word, value)| ((*word).to_owned(), *value)));
         words.extend(self.unstored.iter().map(|(reason, rows)| (unstored_word(*reason), *rows)));
         self.flood.store(&mut words);
         for (table, tally) in self.parts.tables.iter().zip(&self.tables) {

@@ -24,6 +24,7 @@ mod http;
 pub(crate) mod instance;
 mod kafka;
 mod lane;
+mod liaison;
 mod lookups;
 mod marks;
 mod memory;

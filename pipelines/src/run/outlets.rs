@@ -1,4 +1,5 @@
-//! What the lanes of a family and their second stage tell each other: what is sealed, what is taken, and when a window there is due.
+//! What the lanes of a family and their second stage tell each other: what is sealed, what is taken, and when a window there is due. Where processes
+//! share the lanes, some of them and the stage are elsewhere, and `liaison` tells here what their records say.
 
 use crate::plan::PlannedExit;
 use flow::{EventTime, Positions};
@@ -7,6 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use storage::epoch::Whole;
 use tokio::sync::Notify;
 
+/// Stands in the record of a lane that has read its log to the end and found nothing with an event time.
+pub(crate) const NOTHING: &str = "lane.nothing";
+/// Stands in the record of a second stage: the least watermark at which it would act, in microseconds; 0 for none.
+pub(crate) const TIMER: &str = "lane.timer";
+
 /// Shared by the lanes of a family and their second stage.
 pub(crate) struct Outlets {
     pub(crate) exits: Vec<PlannedExit>,
@@ -14,7 +20,7 @@ pub(crate) struct Outlets {
     /// Each lane has a log of its own; otherwise they share one.
     own_logs: bool,
     /// How far the second stage has taken the lanes' rows, by its newest record at the start.
-    positions: Positions,
+    positions: Mutex<Positions>,
     wanted: AtomicI64,
     news: Notify,
 }
@@ -32,17 +38,45 @@ struct Feeder {
 impl Outlets {
     /// Without lanes yet. `positions` are those of the second stage.
     pub(crate) fn new(exits: Vec<PlannedExit>, own_logs: bool, positions: Positions) -> Self {
-        Self { exits, feeders: Mutex::default(), own_logs, positions, wanted: AtomicI64::new(i64::MAX), news: Notify::new() }
+        let (positions, wanted) = (Mutex::new(positions), AtomicI64::new(i64::MAX));
+        Self { exits, feeders: Mutex::default(), own_logs, positions, wanted, news: Notify::new() }
     }
 
-    /// Adds a lane; `sealed` is what its newest record says. Gives its number.
-    pub(crate) fn add(&self, name: String, sealed: Arc<Whole>) -> usize {
-        let taken = self.exits.iter().map(|exit| AtomicU64::new(self.positions.next(&log_name(&name, exit)).0)).collect();
-        let feeder = Feeder { name, sealed: Mutex::new(sealed), taken, has_nothing: AtomicBool::new(false) };
+    /// Adds a lane, or goes on with the one of that name; `whole` is what its newest record says. Gives its number.
+    pub(crate) fn add(&self, name: String, whole: Arc<Whole>) -> usize {
         let mut feeders = self.feeders();
-        feeders.push(Arc::new(feeder));
+        let number = match feeders.iter().position(|feeder| feeder.name == name) {
+            Some(number) => {
+                *sealed(&feeders[number]) = whole;
+                number
+            }
+            None => {
+                let positions = self.positions();
+                let taken = self.exits.iter().map(|exit| AtomicU64::new(positions.next(&log_name(&name, exit)).0)).collect();
+                feeders.push(Arc::new(Feeder { name, sealed: Mutex::new(whole), taken, has_nothing: AtomicBool::new(false) }));
+                feeders.len() - 1
+            }
+        };
         self.news.notify_one();
-        feeders.len() - 1
+        number
+    }
+
+    /// What the newest record of a lane says that another process has; one that is not newer than what is known changes nothing.
+    pub(crate) fn tell(&self, name: String, whole: Arc<Whole>) {
+        let known = self.feeders().iter().find(|feeder| feeder.name == name).map(|feeder| sealed(feeder).clone());
+        if known.is_none_or(|known| *known != *whole && progress(&known) <= progress(&whole)) {
+            self.add(name, whole);
+        }
+    }
+
+    /// The second stage has sealed that it took the lanes' rows up to here: as it begins, or as another process has it.
+    pub(crate) fn reached(&self, positions: &Positions) {
+        *self.positions() = positions.clone();
+        for feeder in self.feeders().iter() {
+            for (exit, taken) in self.exits.iter().zip(&feeder.taken) {
+                taken.fetch_max(positions.next(&log_name(&feeder.name, exit)).0, Ordering::AcqRel);
+            }
+        }
     }
 
     /// How many lanes there are.
@@ -79,6 +113,7 @@ impl Outlets {
         match self.own_logs {
             false => progress(newest),
             true if self.feeder(feeder).has_nothing.load(Ordering::Acquire) => u64::MAX,
+            true if newest.counters.contains_key(NOTHING) => u64::MAX,
             true => 0,
         }
     }
@@ -108,6 +143,15 @@ impl Outlets {
         Some(EventTime(self.wanted.load(Ordering::Acquire))).filter(|w| *w != EventTime::MAX)
     }
 
+    /// Whether the lanes have logs of their own.
+    pub(crate) fn own_logs(&self) -> bool {
+        self.own_logs
+    }
+
+    fn positions(&self) -> MutexGuard<'_, Positions> {
+        self.positions.lock().expect("nothing panics while it holds positions")
+    }
+
     fn feeder(&self, number: usize) -> Arc<Feeder> {
         self.feeders()[number].clone()
     }
@@ -129,4 +173,59 @@ pub(crate) fn progress(whole: &Whole) -> u64 {
 /// The name of the log that an exit of a lane is.
 pub(crate) fn log_name(feeder: &str, exit: &PlannedExit) -> String {
     format!("{feeder}/{}", exit.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Input;
+    use flow::{Offset, Position};
+
+    fn whole(next: u64) -> Arc<Whole> {
+        let position = Position { log: "t/0".into(), next: Offset(next), file: None };
+        Arc::new(Whole { positions: Positions(vec![position]), ..Whole::default() })
+    }
+
+    fn outlets() -> Outlets {
+        let exit = PlannedExit { input: Input::Partials(0), name: "all".into(), sources: vec![0], schema: None };
+        Outlets::new(vec![exit], true, Positions::default())
+    }
+
+    #[test]
+    fn a_lane_that_comes_back_goes_on_under_its_number() {
+        let outlets = outlets();
+        assert_eq!((outlets.add("a".into(), whole(1)), outlets.add("b".into(), whole(1))), (0, 1));
+        assert_eq!(outlets.add("a".into(), whole(7)), 0);
+        assert_eq!((outlets.count(), progress(&outlets.newest(0))), (2, 7));
+    }
+
+    #[test]
+    fn what_is_told_of_a_lane_elsewhere_never_goes_back() {
+        let outlets = outlets();
+        outlets.tell("a".into(), whole(5));
+        outlets.tell("a".into(), whole(3));
+        assert_eq!(progress(&outlets.newest(0)), 5);
+        outlets.tell("a".into(), whole(9));
+        assert_eq!(progress(&outlets.newest(0)), 9);
+    }
+
+    #[test]
+    fn what_a_stage_elsewhere_has_taken_counts_for_lanes_that_are_there_and_for_later_ones() {
+        let outlets = outlets();
+        outlets.add("a".into(), whole(1));
+        let log = |name: &str, next| Position { log: format!("{name}/all").into(), next: Offset(next), file: None };
+        outlets.reached(&Positions(vec![log("a", 4), log("b", 6)]));
+        outlets.add("b".into(), whole(1));
+        outlets.reached(&Positions(vec![log("a", 2)]));
+        assert_eq!((outlets.taken(0), outlets.taken(1)), (vec![4], vec![6]));
+    }
+
+    #[test]
+    fn a_lane_whose_record_says_that_it_has_nothing_is_not_waited_for() {
+        let outlets = outlets();
+        outlets.add("a".into(), whole(0));
+        assert_eq!(outlets.reach(0, &whole(0)), 0);
+        let nothing = Whole { counters: [(NOTHING.to_owned(), 1)].into(), ..Whole::default() };
+        assert_eq!(outlets.reach(0, &nothing), u64::MAX);
+    }
 }
