@@ -3,7 +3,7 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use std::time::Duration;
-use tests::{Kafka, Mosquitto, Publisher, Running, Tidegate, from_environment, rows, until};
+use tests::{Kafka, Mosquitto, Publisher, Running, Tidegate, free_port, from_environment, rows, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const START: u64 = 1_767_225_600_000;
@@ -241,6 +241,44 @@ fn a_bridge_keeps_what_the_centre_cannot_take() {
     for (device, numbers) in by_device {
         let of: u64 = device[1..].parse().unwrap();
         assert_eq!(numbers, (0..3 * EACH).filter(|seq| seq % 17 == of).collect::<Vec<_>>(), "{device}");
+    }
+}
+
+/// TLS with a certificate of either side and SCRAM, for a source and a sink; and what a wrong password comes to.
+#[test]
+fn a_broker_that_asks_who_we_are_is_told() {
+    let secure = free_port();
+    let kafka = Kafka::start_secure(secure);
+    kafka.create("readings", 3);
+    kafka.create("per-device", 2);
+    kafka.create("everywhere", 1);
+    kafka.create_user("plant", "river");
+    let path = |name: &str| kafka.path(name);
+    let tls = format!(r#"tls = {{ ca = "{}", certificate = "{}", key = "{}" }}"#, path("ca.pem"), path("client.pem"), path("client.key"));
+    let with = |mechanism: &str, password: &str| {
+        let sasl = format!(r#"sasl = {{ mechanism = "{mechanism}", username = "plant", password = {{ env = "{password}" }} }}"#);
+        let brokers = format!(r#"brokers = ["{}"]"#, kafka.address());
+        let text = std::fs::read_to_string(pipeline(&kafka, "").path("pipeline.toml")).unwrap();
+        let text = text.replace(&brokers, &format!("brokers = [\"localhost:{secure}\"]\n{tls}\n{sasl}"));
+        let body = text[text.find("[sources.floor]").unwrap()..].to_owned();
+        Tidegate::new(&body).with_environment("RIGHT", "river").with_environment("WRONG", "lake")
+    };
+    let mut fleet = Fleet::new(&kafka);
+    fleet.send(3_000);
+
+    let refused = with("SCRAM-SHA-512", "WRONG");
+    let mut running = refused.start(&[]);
+    running.wait_until_ready();
+    until("the refusal is told", LIMIT, || running.log().contains("SASL") && running.log().contains("uthentication failed"));
+    assert_eq!(refused.count("SELECT count(*) FROM readings"), 0);
+    running.stop();
+
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let told = with(mechanism, "RIGHT");
+        told.run(&["--until-idle", "5s"]);
+        assert_whole(&told, fleet.sent);
+        let published = |topic: &str| kafka.committed(topic).len();
+        assert!(published("per-device") > 0 && published("everywhere") > 0, "nothing is published with {mechanism}");
     }
 }
 

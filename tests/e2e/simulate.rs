@@ -11,9 +11,8 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Float64Type, Int64Type};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
-use tests::{Kafka, Mosquitto, Tidegate, free_port, until};
+use tests::{Kafka, Mosquitto, Tidegate, certificates, free_port, until};
 
 /// From a source to a raw table and windows of five seconds.
 pub(crate) const REST: &str = r#"
@@ -285,21 +284,6 @@ fn a_fleet_equals_its_truth_though_the_process_is_killed_while_it_sends() {
     let (code, verdict) = verify(&tidegate, "truth");
     assert_eq!(code, Some(0), "after {kills} kills: {verdict:#}");
     assert!(check(&verdict, "readings")["found"].as_u64() > Some(2_000), "{verdict:#}");
-}
-
-/// An authority, and a certificate and key of a broker on localhost, as PEM files.
-fn certificates(folder: &Path) {
-    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("a file");
-    let mut params = CertificateParams::new([]).expect("no names");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
-    write("ca.pem", ca.pem());
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
-    // A name of its own: one that is its issuer's too looks self-signed to OpenSSL.
-    params.distinguished_name.push(DnType::CommonName, "localhost");
-    write("broker.pem", params.signed_by(&key, &ca).expect("a certificate").pem());
-    write("broker.key", key.serialize_pem());
 }
 
 #[test]

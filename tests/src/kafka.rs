@@ -11,10 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-use crate::{free_port, until};
+use crate::{certificates, free_port, until};
 
 /// How long the broker may take to come up or to answer.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Who looks after a user's password.
+const SCRAM: &str = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
 
 /// A running broker; it ends when this is dropped.
 pub struct Kafka {
@@ -23,17 +26,59 @@ pub struct Kafka {
     controller: u16,
     child: Child,
     folder: TempDir,
+    settings: Vec<String>,
 }
 
 impl Kafka {
     /// Starts a broker and waits until it answers.
     pub fn start() -> Kafka {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (port, controller) = (free_port(), free_port());
-        let child = serving(folder.path(), port, controller);
-        let kafka = Kafka { port, controller, child, folder };
+        Kafka::started(tempfile::tempdir().expect("a temporary folder"), (free_port(), free_port()), vec![])
+    }
+
+    /// The same, with a second listener at `localhost:<secure>` for those who trust the authority `ca.pem` of the folder, show `client.pem` and
+    /// know a user's password (`create_user`).
+    pub fn start_secure(secure: u16) -> Kafka {
+        let (folder, (port, controller)) = (tempfile::tempdir().expect("a temporary folder"), (free_port(), free_port()));
+        certificates(folder.path());
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).expect("a certificate");
+        std::fs::write(folder.path().join("keystore.pem"), read("broker.key") + &read("broker.pem")).expect("a keystore is written");
+        let settings = [
+            format!("listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SECURE://127.0.0.1:{secure}"),
+            format!("advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURE://localhost:{secure}"),
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL".to_owned(),
+            "listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512".to_owned(),
+            format!("listener.name.secure.scram-sha-256.sasl.jaas.config={SCRAM}"),
+            format!("listener.name.secure.scram-sha-512.sasl.jaas.config={SCRAM}"),
+            "listener.name.secure.ssl.keystore.type=PEM".to_owned(),
+            format!("listener.name.secure.ssl.keystore.location={}", folder.path().join("keystore.pem").display()),
+            "listener.name.secure.ssl.truststore.type=PEM".to_owned(),
+            format!("listener.name.secure.ssl.truststore.location={}", folder.path().join("ca.pem").display()),
+            "listener.name.secure.ssl.client.auth=required".to_owned(),
+        ];
+        Kafka::started(folder, (port, controller), settings.into())
+    }
+
+    fn started(folder: TempDir, (port, controller): (u16, u16), settings: Vec<String>) -> Kafka {
+        let child = serving(folder.path(), port, controller, &settings);
+        let kafka = Kafka { port, controller, child, folder, settings };
         kafka.wait_until_it_answers();
         kafka
+    }
+
+    /// A file in the broker's folder.
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// Gives a user a password, for both kinds of SCRAM.
+    pub fn create_user(&self, name: &str, password: &str) {
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let (address, of) = (self.address(), format!("{mechanism}=[password={password}]"));
+            let who = ["--alter", "--entity-type", "users", "--entity-name", name, "--add-config", &of];
+            let arguments = [&["kafka.admin.ConfigCommand", "--bootstrap-server", &address], &who[..]].concat();
+            let output = tool(self.folder.path(), &arguments).output().expect("java starts");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     /// The broker's address, as clients take it.
@@ -56,7 +101,7 @@ impl Kafka {
 
     /// Starts it again with what it has kept.
     pub fn start_again(&mut self) {
-        self.child = serving(self.folder.path(), self.port, self.controller);
+        self.child = serving(self.folder.path(), self.port, self.controller, &self.settings);
         self.wait_until_it_answers();
     }
 
@@ -169,9 +214,9 @@ fn block<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// The script is replaced by the broker, so the child is the broker itself.
-fn serving(folder: &Path, port: u16, controller: u16) -> Child {
+fn serving(folder: &Path, port: u16, controller: u16, settings: &[String]) -> Child {
     let mut command = Command::new(crate::repository().join("tests/setup/kafka/broker.sh"));
-    command.args([port.to_string(), controller.to_string()]).arg(folder).args(["auto.create.topics.enable=false"]);
+    command.args([port.to_string(), controller.to_string()]).arg(folder).args(["auto.create.topics.enable=false"]).args(settings);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().expect("bash starts");
     until("a broker that listens", LIMIT, || {

@@ -5,6 +5,7 @@
 //! of the set-up (`tests/setup/install.sh`), not a reason to skip. Nothing outside 127.0.0.1 is contacted.
 
 mod broker;
+mod certificates;
 mod compare;
 mod environment;
 pub mod http;
@@ -17,6 +18,7 @@ mod tidegate;
 mod wait;
 
 pub use broker::{Manners, Record, TestBroker};
+pub use certificates::certificates;
 pub use compare::{assert_same, rows};
 pub use environment::from_environment;
 pub use kafka::Kafka;

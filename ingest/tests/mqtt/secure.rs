@@ -2,28 +2,9 @@
 
 use crate::mosquitto::{numbers, publish};
 use crate::support::{Broker, Log, Running, reaches};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-/// An authority, and a certificate and key of the broker and of a client, as PEM files.
-fn certificates(folder: &Path) {
-    let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    write("ca.pem", ca.pem());
-    for (name, host) in [("broker", "localhost"), ("client", "tidegate")] {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
-        // A name of its own: one that is its issuer's too looks self-signed to OpenSSL.
-        params.distinguished_name.push(DnType::CommonName, host);
-        let certificate = params.signed_by(&key, &ca).unwrap();
-        write(&format!("{name}.pem"), certificate.pem());
-        write(&format!("{name}.key"), key.serialize_pem());
-    }
-}
+use tests::certificates;
 
 /// A broker with a plain listener for publishers, and a second one with these settings.
 fn broker_with(second: &str, port: u16) -> Broker {
