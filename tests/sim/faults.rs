@@ -59,6 +59,12 @@ pub(crate) struct Faults {
     pub(crate) partition_s: u64,
     /// Broken messages that are sent twice, as messages of their own.
     pub(crate) twins: u64,
+    /// Windows are published too.
+    pub(crate) sinks: bool,
+    /// A transaction of a sink fails without effect, or at its beginning.
+    pub(crate) publish_error: u64,
+    /// It is done although it fails.
+    pub(crate) publish_unknown: u64,
 }
 
 impl Faults {
@@ -100,6 +106,9 @@ impl Faults {
             warm_s: c.pick(&[1, 3, 12]),
             partition_s: c.pick(&[5, 60]),
             twins: on(&mut c, 5_000, &[3_000, 8_000]),
+            sinks: c.happens(6_000),
+            publish_error: on(&mut c, 5_000, &[1_500, 4_000]),
+            publish_unknown: on(&mut c, 5_000, &[1_500, 4_000]),
         }
     }
 

@@ -15,6 +15,7 @@ mod mutants;
 mod oracle;
 mod run;
 mod shown;
+mod sinks;
 
 /// As in the product; half of a seed's time is memory.
 #[global_allocator]

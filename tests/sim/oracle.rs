@@ -168,16 +168,16 @@ impl Tables {
     }
 }
 
-fn whole(batch: &RecordBatch, column: &str) -> Vec<i64> {
+pub(crate) fn whole(batch: &RecordBatch, column: &str) -> Vec<i64> {
     let cast = arrow::compute::cast(batch.column_by_name(column).expect(column), &arrow::datatypes::DataType::Int64).unwrap();
     cast.as_primitive::<Int64Type>().values().to_vec()
 }
 
-fn times(batch: &RecordBatch, column: &str) -> Vec<i64> {
+pub(crate) fn times(batch: &RecordBatch, column: &str) -> Vec<i64> {
     batch.column_by_name(column).expect(column).as_primitive::<TimestampMicrosecondType>().values().to_vec()
 }
 
-fn text(batch: &RecordBatch, column: &str) -> Vec<String> {
+pub(crate) fn text(batch: &RecordBatch, column: &str) -> Vec<String> {
     let cast = arrow::compute::cast(batch.column_by_name(column).expect(column), &arrow::datatypes::DataType::Utf8).unwrap();
     cast.as_string::<i32>().iter().map(|t| t.unwrap_or_default().to_owned()).collect()
 }

@@ -8,6 +8,7 @@ use crate::disk::{Medium, ProcessDisk};
 use crate::faults::Faults;
 use crate::oracle::Tables;
 use crate::shown::{Rising, Shown};
+use crate::sinks::{Published, SINKS, SimPublishers};
 use flow::{Error, Result};
 use futures::FutureExt;
 use ingest::SourceStatus;
@@ -78,6 +79,7 @@ struct Run {
     sim: Arc<Sim>,
     medium: Arc<Medium>,
     broker: Arc<Broker>,
+    published: Arc<Published>,
     scheduler: Scheduler,
     plan: Plan,
     rising: Rising,
@@ -121,7 +123,8 @@ impl Run {
         scheduler.spawn(&outside, "devices", broker.clone().publish());
         scheduler.spawn(&outside, "clock", steps(sim.clone()));
         let (plan, rising, shown) = (plan(&sim.faults)?, Rising::default(), Shown::default());
-        Ok(Self { sim: sim.clone(), medium, broker, scheduler, plan, rising, shown, outside, zombies: vec![], started: 0 })
+        let published = Arc::default();
+        Ok(Self { sim: sim.clone(), medium, broker, published, scheduler, plan, rising, shown, outside, zombies: vec![], started: 0 })
     }
 
     fn all(&mut self, starts: &mut u64) -> Result<(), String> {
@@ -246,7 +249,8 @@ impl Run {
         let seen = cold.iter().map(|(name, cold)| (name.clone(), Arc::new(cold.clone()) as Arc<dyn ColdTable>)).collect();
         let stop = CancellationToken::new();
         let incarnation = world.time.chance();
-        let (mut core, tasks) = Core::open(&self.plan, world, &seen, incarnation, stop.clone())?;
+        let publishers = SimPublishers { sim: self.sim.clone(), process: process.clone(), published: self.published.clone() };
+        let (mut core, tasks) = Core::open(&self.plan, world, &seen, &publishers, incarnation, stop.clone())?;
         process.recovering.store(false, Ordering::Relaxed);
         if process.is_dead() {
             return Err(Error::new(flow::Remedy::Stop, "crashed while starting"));
@@ -375,6 +379,9 @@ impl Run {
         self.look(life)?;
         let tables = self.tables(life)?;
         tables.judge(&self.broker, self.sim.faults.all_on_time())?;
+        if self.sim.faults.sinks {
+            self.published.judge(&tables)?;
+        }
         self.shown.look(life.process.number, &tables)?;
         self.shown.all_in(&tables)?;
         let lanes = life.core.live().lanes().now_or_never().ok_or("the lanes wait for something")?.map_err(|e| format!("no lanes: {e}"))?;
@@ -497,6 +504,13 @@ async fn steps(sim: Arc<Sim>) -> Result<()> {
 
 fn plan(faults: &Faults) -> Result<Plan, String> {
     let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, partition_s, .. } = faults;
+    let sink = |(name, window, key): &(&str, &str, &str)| {
+        let key = if key.is_empty() { String::new() } else { format!("\"{key}\"") };
+        format!(
+            "[sinks.{name}]\ntype = \"kafka\"\ninputs = [\"{window}\"]\nbrokers = [\"127.0.0.1:9092\"]\ntopic = \"{name}\"\nkey = [{key}]\n"
+        )
+    };
+    let sinks: String = if faults.sinks { SINKS.iter().map(sink).collect() } else { String::new() };
     let share = if *connections > 1 { "share = \"fleet\"\nredelivery = \"dup\"" } else { "" };
     let text = format!(
         r#"
@@ -564,6 +578,7 @@ inputs = ["per_value"]
 hot = {{ age = "1s", memory = "64MiB" }}
 warm = {{ fan_in = {fan_in} }}
 
+{sinks}
 [limits]
 query_time = "2s"
 "#

@@ -26,9 +26,26 @@ const ROOM: Duration = Duration::from_millis(10);
 const ID: &str = "tidegate-id";
 
 /// Rows with the number of the first.
-pub(super) struct Rows {
-    pub(super) first: u64,
-    pub(super) batches: Vec<RecordBatch>,
+pub struct Rows {
+    /// The number of the first row.
+    pub first: u64,
+    /// The rows, in order.
+    pub batches: Vec<RecordBatch>,
+}
+
+impl Rows {
+    /// The number behind the last row.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first + self.batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>()
+    }
+}
+
+/// Publishes the rows of one sink from one lane. It may wait for brokers, so it belongs on a thread of its own.
+pub trait Publish: Send {
+    /// Publishes the rows that are not published; gives the number below which all are. After a failure nobody knows what became of the rows: the
+    /// next call finds out.
+    fn publish(&mut self, rows: &[Rows]) -> Result<u64, Failure>;
 }
 
 /// Where rows go, and under which name.
@@ -46,7 +63,7 @@ pub(crate) struct Destination {
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// A broker or the client.
     #[error("{0}")]
     Kafka(#[from] KafkaError),
@@ -56,6 +73,9 @@ pub(crate) enum Failure {
     /// The rows cannot be written as records.
     #[error("{0}")]
     Rows(#[from] Error),
+    /// Another client publishes under the same name, or something else went wrong that a new client may meet.
+    #[error("{0}")]
+    Other(String),
 }
 
 impl Failure {
@@ -77,7 +97,7 @@ impl Destination {
 
 /// Publishes the rows of one sink from one lane, with a client that it makes when there is something to publish.
 pub(super) struct Publisher {
-    to: Option<Destination>,
+    to: Destination,
     live: Option<Live>,
 }
 
@@ -118,23 +138,18 @@ impl ProducerContext for Deliveries {
 
 impl Publisher {
     pub(super) fn new(to: Destination) -> Self {
-        Self { to: Some(to), live: None }
+        Self { to, live: None }
     }
+}
 
-    /// What stands in the place of one that is at work elsewhere.
-    pub(super) fn gone() -> Self {
-        Self { to: None, live: None }
-    }
-
-    /// Publishes the rows that are not published; gives the number below which all are. After a failure the client is given up: what became of
-    /// the rows is for the next one to find out.
-    pub(super) fn publish(&mut self, rows: &[Rows]) -> Result<u64, Failure> {
-        let Some(to) = &self.to else { return Ok(0) };
+impl Publish for Publisher {
+    /// After a failure the client is given up: the next one finds out how far it came.
+    fn publish(&mut self, rows: &[Rows]) -> Result<u64, Failure> {
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => Live::new(to)?,
+            None => Live::new(&self.to)?,
         };
-        let below = live.publish(to, rows)?;
+        let below = live.publish(&self.to, rows)?;
         self.live = Some(live);
         Ok(below)
     }
@@ -168,7 +183,7 @@ impl Live {
     }
 
     fn publish(&mut self, to: &Destination, rows: &[Rows]) -> Result<u64, Failure> {
-        let end = rows.last().map_or(0, |last| last.first + last.batches.iter().map(|b| b.num_rows() as u64).sum::<u64>());
+        let end = rows.last().map_or(0, Rows::end);
         if end <= self.next {
             return Ok(self.next);
         }

@@ -4,6 +4,7 @@
 //! brokers, queries and metrics; a simulation polls the same futures in an order of its own, over a disk of its own.
 
 use crate::plan::Plan;
+use crate::relay::{Place, Publishers, Relay};
 use crate::run::breaker::Breakers;
 use crate::run::build::{self, Folders, Made, Role, SecondStage};
 use crate::run::driver::{Command, Driver, JournalLane, Outlet, Relays, Shared};
@@ -105,6 +106,26 @@ pub(crate) fn wire(shared: &Arc<Shared>, made: Made, wiring: Wiring, relays: Rel
     (handle, Driver { lane, feed, journal, outlet, relays, commands: receive, shared, live, status, memory, lookups: vec![] })
 }
 
+/// The relays of a lane's sinks, and what the lane needs of them.
+pub(crate) fn relays(plan: &Plan, shared: &Shared, publishers: &dyn Publishers, made: &Made) -> Result<(Relays, Vec<Relay>)> {
+    let (sealed, news) = watch::channel(made.lane.chain().whole().clone());
+    let (mut links, mut relays) = (vec![], vec![]);
+    for of in &made.sinks {
+        let place = Place {
+            pipeline: &plan.name,
+            lane: &made.name.0,
+            chain: &made.chain,
+            world: &shared.world,
+            outbox: shared.outbox.clone(),
+            sealed: news.clone(),
+        };
+        let (relay, link) = Relay::new(&plan.sinks[*of], publishers, place)?;
+        relays.push(relay);
+        links.push(link);
+    }
+    Ok((Relays { sealed, links }, relays))
+}
+
 /// Tells lanes that their input is at its end, first those that others read; resolves when all is sealed and moved.
 pub(crate) async fn end(lanes: Vec<Handle>) {
     for second in [false, true] {
@@ -178,11 +199,13 @@ pub struct LaneFigures {
 }
 
 impl Core {
-    /// Opens a pipeline as a start of the process does, and gives the tasks that do its work. `cold` has its cold tables by name.
+    /// Opens a pipeline as a start of the process does, and gives the tasks that do its work. `cold` has its cold tables by name, `publishers` what
+    /// its sinks publish with.
     pub fn open(
         plan: &Plan,
         world: &World,
         cold: &BTreeMap<String, Arc<dyn ColdTable>>,
+        publishers: &dyn Publishers,
         incarnation: u64,
         stop: CancellationToken,
     ) -> Result<(Self, Vec<(String, Task)>)> {
@@ -198,18 +221,20 @@ impl Core {
                 Err(Error::new(Remedy::Stop, format!("the journal has ended: {}", of_it.failed().as_deref().unwrap_or("it was closed"))))
             }),
         )];
-        let mut add = |name: String, made: Made, wiring: Wiring| {
+        let mut add = |name: String, made: Made, wiring: Wiring| -> Result<()> {
             live.add(made.live.clone());
-            let relays = Relays { sealed: watch::channel(made.lane.chain().whole().clone()).0, links: vec![] };
+            let (relays, relaying) = relays(plan, &shared, publishers, &made)?;
+            tasks.extend(relaying.into_iter().map(|relay| ("relay".to_owned(), Box::pin(relay.run(stop.clone())) as Task)));
             let (handle, driver) = wire(&shared, made, wiring, relays);
             lanes.push(handle);
             tasks.push((name, Box::pin(driver.run())));
+            Ok(())
         };
         for JournalMade { made, feed, journal, outlet } in opened {
-            add(format!("lane {}", journal.number), made, Wiring { feed, journal: Some(journal), outlet, flush: true });
+            add(format!("lane {}", journal.number), made, Wiring { feed, journal: Some(journal), outlet, flush: true })?;
         }
         if let Some(SecondStage { made, feed, .. }) = second {
-            add("second stage".into(), made, Wiring { feed, journal: None, outlet: None, flush: true });
+            add("second stage".into(), made, Wiring { feed, journal: None, outlet: None, flush: true })?;
         }
         let hurry = Arc::new(AtomicBool::new(false));
         let moves = Moves {

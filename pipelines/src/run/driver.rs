@@ -348,7 +348,7 @@ impl Driver {
     /// How many rows of each exit the second stage, and of each sink its relay, has taken for good.
     fn taken(&self) -> Vec<u64> {
         let mut taken = self.outlet.as_ref().map(|of| of.outlets.taken(of.feeder)).unwrap_or_default();
-        taken.extend(self.relays.links.iter().map(Link::published));
+        taken.extend(self.relays.links.iter().map(|link| link.published() + u64::from(planted(Bug::SinkCutTooEarly))));
         taken
     }
 

@@ -4,7 +4,7 @@
 
 use crate::cli::RunArguments;
 use crate::plan::Plan;
-use crate::relay::{Place, Relay};
+use crate::relay::ToKafka;
 use crate::run::breaker::Breakers;
 use crate::run::build::{self, Made, Role, SecondStage};
 use crate::run::close::wait_for_room;
@@ -41,7 +41,7 @@ use storage::cold::{ColdTable, ColdTables};
 use storage::epoch::EpochStore;
 use storage::view::{Live, Shared as SharedViews, Views};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -429,24 +429,14 @@ impl Instance {
 
     /// Starts the relays of a lane's sinks.
     fn start_relays(&mut self, made: &Made) -> Result<Relays> {
-        let (sealed, news) = watch::channel(made.lane.chain().whole().clone());
-        let (mut links, stop) = (vec![], self.stop_relays.child_token());
-        for of in &made.sinks {
-            let place = Place {
-                pipeline: &self.plan.name,
-                lane: &made.name.0,
-                chain: &made.chain,
-                world: &self.shared.world,
-                outbox: self.shared.outbox.clone(),
-                sealed: news.clone(),
-            };
-            let (relay, link) = Relay::new(&self.plan.sinks[*of], place)?;
+        let (relays, relaying) = core::relays(&self.plan, &self.shared, &ToKafka, made)?;
+        let stop = self.stop_relays.child_token();
+        for relay in relaying {
             let (lane, stop) = (made.name.clone(), stop.clone());
             self.relay_tasks.spawn(async move { (lane, relay.run(stop).await) });
-            links.push(link);
         }
         self.stop_relays_of.insert(made.name.clone(), stop);
-        Ok(Relays { sealed, links })
+        Ok(relays)
     }
 
     fn start_lane(&mut self, made: Made, wiring: Wiring) -> Result<()> {

@@ -54,6 +54,12 @@ pub enum Bug {
     RedeliveryByBytes,
     /// A file has its name before its bytes.
     FilesNamedBeforeFsync,
+    /// A relay takes rows as published of which it does not know.
+    UnknownPublishIsSuccess,
+    /// A relay takes what lies in the outbox as published.
+    RelaySkipsFiles,
+    /// A lane lets go of rows that its relay has not published.
+    SinkCutTooEarly,
     /// A taken name is given to other bytes.
     TakenNamesReplaced,
     /// The names of records, segments and state are not forced.
@@ -116,7 +122,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 56] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -140,6 +146,9 @@ impl Bug {
         Self::RedeliveryNotUndone,
         Self::RedeliveryForgottenAtStart,
         Self::RedeliveryByBytes,
+        Self::UnknownPublishIsSuccess,
+        Self::RelaySkipsFiles,
+        Self::SinkCutTooEarly,
         Self::FilesNamedBeforeFsync,
         Self::TakenNamesReplaced,
         Self::NoFsyncOfDirectories,
