@@ -319,8 +319,8 @@ pub struct Stored {
 impl LaneView {
     /// A lane as its newest sealed record tells.
     fn sealed(lane: Lane, record: u64, whole: Arc<Whole>) -> Self {
-        let (hot, provisional) = (BTreeMap::new(), BTreeMap::new());
-        Self { lane, owner: None, record, whole, watermark: EventTime::MIN, first: record + 1, hot, provisional }
+        let (hot, provisional, watermark) = (BTreeMap::new(), BTreeMap::new(), whole.sealed_watermark());
+        Self { lane, owner: None, record, whole, watermark, first: record + 1, hot, provisional }
     }
 }
 

@@ -8,6 +8,7 @@ use world::{Bug, planted};
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
+    /// `Whole::sealed_watermark` reads it.
     w: i64,
     producers: Vec<StoredProducer>,
 }
@@ -67,5 +68,8 @@ mod tests {
         let mut after = Watermark::new(&WatermarkOptions::default());
         restore(&mut after, &record).unwrap();
         assert_eq!(after.state(), before.state());
+        let whole = storage::epoch::Whole { watermark: record, ..Default::default() };
+        assert_eq!(whole.sealed_watermark(), before.current());
+        assert_eq!(storage::epoch::Whole::default().sealed_watermark(), EventTime::MIN);
     }
 }

@@ -6,7 +6,7 @@ use super::{
     Body, Change, EpochError, ExitChange, ExitState, Fingerprint, Header, Names, Record, Result, StateChange, StateFile, TableChange,
     TableState, Whole,
 };
-use flow::Positions;
+use flow::{EventTime, Positions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -17,6 +17,12 @@ pub const WHOLE_EVERY: u64 = 64;
 pub type Misfit = String;
 
 impl Whole {
+    /// The watermark at the seal: the number `w` in the driver's form of its state.
+    #[must_use]
+    pub fn sealed_watermark(&self) -> EventTime {
+        self.watermark.get("w").and_then(serde_json::Value::as_i64).map_or(EventTime::MIN, EventTime)
+    }
+
     /// Applies what changed. On an error the content is half changed and of no use.
     pub fn fold(&mut self, change: &Change) -> Result<(), Misfit> {
         fold_positions(&mut self.positions, &change.positions)?;
