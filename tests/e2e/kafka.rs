@@ -8,7 +8,7 @@ use tests::{Kafka, Mosquitto, Publisher, Running, Tidegate, free_port, from_envi
 const LIMIT: Duration = Duration::from_secs(60);
 const START: u64 = 1_767_225_600_000;
 
-fn pipeline(kafka: &Kafka, more: &str) -> Tidegate {
+pub(crate) fn pipeline(kafka: &Kafka, more: &str) -> Tidegate {
     Tidegate::new(&format!(
         r#"
 [sources.floor]
@@ -137,7 +137,7 @@ fn device(seq: u64) -> String {
 }
 
 /// What the tables must hold of readings `0..n`, once all windows are closed.
-fn assert_whole(pipeline: &Tidegate, n: u64) {
+pub(crate) fn assert_whole(pipeline: &Tidegate, n: u64) {
     let readings = pipeline.sql("SELECT count(*), count(DISTINCT seq), sum(v) FROM readings");
     let total: u64 = (0..n).map(|seq| seq * 13 % 101).sum();
     assert_eq!(readings.lines().nth(1), Some(format!("{n},{n},{total}").as_str()), "each reading once");

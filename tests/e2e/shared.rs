@@ -163,7 +163,11 @@ fn go_through(options: &str) {
     fleet.send(3_000);
     wait_for_all(&pipeline, &fleet);
     until("a share for both", LIMIT, || ["a", "b"].iter().all(|name| lanes_of(&pipeline, name) == 6));
-    assert_eq!(pipeline.count("SELECT count(*) FROM tidegate.lanes WHERE watermark IS NULL"), 0, "what is elsewhere is known by its record");
+    assert_eq!(
+        pipeline.count("SELECT count(*) FROM tidegate.lanes WHERE watermark IS NULL"),
+        0,
+        "what is elsewhere is known by its record"
+    );
     a.stop();
     b.stop();
 

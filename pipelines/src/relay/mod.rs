@@ -29,7 +29,7 @@ use storage::epoch::{ExitFile, ExitState, Whole};
 use storage::outbox::read_exit;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use world::{Bug, World, planted};
+use world::{Bug, Point, World, planted, reach};
 
 /// The wait after a failure, doubling up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -163,6 +163,7 @@ impl Relay {
             for file in &files {
                 rows.push(Rows { first: file.first, batches: read_exit(&*disk, &dir, file)? });
             }
+            reach(Point::RelayRead);
             let published = publisher.publish(&rows);
             Ok::<_, Error>((publisher, published))
         };

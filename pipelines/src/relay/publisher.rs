@@ -17,6 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use world::{Point, reach};
 
 /// How long brokers may take to answer.
 const ASK: Duration = Duration::from_secs(30);
@@ -197,11 +198,13 @@ impl Live {
                 first += batch.num_rows() as u64;
             }
         }
+        reach(Point::RelaySent);
         match &self.group {
             Some(group) => {
                 let mut list = TopicPartitionList::new();
                 list.add_partition_offset(&to.topic, 0, Offset::Offset(i64::try_from(end).unwrap_or(i64::MAX)))?;
                 self.producer.send_offsets_to_transaction(&list, group, ASK)?;
+                reach(Point::RelayProgressed);
                 // It waits for all records, and fails where one was not taken.
                 self.producer.commit_transaction(ASK)?;
             }
@@ -213,6 +216,7 @@ impl Live {
                 }
             }
         }
+        reach(Point::RelayCommitted);
         self.next = end;
         Ok(end)
     }

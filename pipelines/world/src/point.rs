@@ -53,10 +53,18 @@ pub enum Point {
     MoveSwept,
     /// The lanes were told of a move; no record of theirs says so.
     MoveTold,
+    /// A relay has read what the outbox has; nothing of it is sent.
+    RelayRead,
+    /// The records of a transaction are sent, their progress is not.
+    RelaySent,
+    /// Records and progress are sent; the transaction is open.
+    RelayProgressed,
+    /// The transaction is committed; the lane does not know.
+    RelayCommitted,
 }
 
 impl Point {
-    /// All of them, in their order.
+    /// Those that a pipeline from MQTT to cold tables comes to, in their order.
     pub const ALL: [Point; 23] = [
         Self::JournalWritten,
         Self::JournalForced,
@@ -81,6 +89,20 @@ impl Point {
         Self::MoveCommitted,
         Self::MoveSwept,
         Self::MoveTold,
+    ];
+    /// Those that a pipeline from Kafka to Kafka comes to, in their order.
+    pub const OF_SINKS: [Point; 11] = [
+        Self::LaneClaimed,
+        Self::LaneLoaded,
+        Self::SegmentsWritten,
+        Self::EpochWritten,
+        Self::SealForced,
+        Self::EpochSealed,
+        Self::EpochPublished,
+        Self::RelayRead,
+        Self::RelaySent,
+        Self::RelayProgressed,
+        Self::RelayCommitted,
     ];
 }
 
