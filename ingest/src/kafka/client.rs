@@ -135,7 +135,8 @@ impl ConsumerContext for Context {
     fn rebalance(&self, client: &BaseConsumer<Self>, decision: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let comes = decision == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.is_closing.load(Ordering::Acquire) {
-            let done = if comes { Ok(()) } else { client.incremental_unassign(partitions) };
+            // Without an answer the client waits for it before it leaves the group.
+            let done = if comes { client.incremental_assign(partitions) } else { client.incremental_unassign(partitions) };
             return done.unwrap_or_else(|error| tracing::debug!(source = &*self.source, %error, "leaving the group"));
         }
         let partitions = partitions.clone();

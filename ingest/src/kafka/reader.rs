@@ -169,7 +169,20 @@ impl Reader {
             }
         }
         consumer.context().close();
+        // What is decided and not done keeps the client in the group. What lanes have not sealed is read again by whoever has them next.
+        while let Some(decided) = consumer.context().decided() {
+            self.agree(consumer, &decided);
+        }
         Ok(())
+    }
+
+    /// Says that it is done, while the process is ending.
+    fn agree(&self, consumer: &Consumer, decided: &Decided) {
+        let done = match decided {
+            Decided::Come(list) => consumer.incremental_assign(list),
+            Decided::Leave { partitions, .. } => consumer.incremental_unassign(partitions),
+        };
+        done.unwrap_or_else(|error| tracing::debug!(source = &*self.name, %error, "leaving the group"));
     }
 
     /// Does what the group has decided, and says so.
@@ -182,15 +195,17 @@ impl Reader {
                 let all = self.discover(consumer, &mut BTreeSet::new());
                 match self.want(names(&list), &all) {
                     Some(lanes) => self.attach(consumer, lanes, start),
-                    None => Ok(()),
+                    None => {
+                        self.agree(consumer, &Decided::Come(list));
+                        Ok(())
+                    }
                 }
             }
             Decided::Leave { partitions, lost } => {
                 tracing::info!(source = &*self.name, partitions = partitions.count(), lost, "partitions go to others of the group");
                 let end = |ended| Wanted::End { partitions: names(&partitions), lost, ended };
-                if self.ask(end, Some(SEAL_WITHIN)).is_none() && self.stop.is_cancelled() {
-                    return Ok(());
-                }
+                // Sealed or not: who owns a lane is not decided here.
+                let _ = self.ask(end, Some(SEAL_WITHIN));
                 let failed = |e| Error::stop(format!("source {}: giving up partitions", self.name), e);
                 consumer.incremental_unassign(&partitions).map_err(failed)
             }
