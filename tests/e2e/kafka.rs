@@ -8,19 +8,22 @@ use tests::{Kafka, Mosquitto, Publisher, Running, Tidegate, free_port, from_envi
 const LIMIT: Duration = Duration::from_secs(60);
 const START: u64 = 1_767_225_600_000;
 
-pub(crate) fn pipeline(kafka: &Kafka, more: &str) -> Tidegate {
-    Tidegate::new(&format!(
+/// Reads `readings`, and puts out windows by device and windows over all devices of a key, to tables and to topics; with more options of the source
+/// and of the table of readings.
+pub(crate) fn text(kafka: &Kafka, source: &str, readings: &str, key: &str) -> String {
+    let broker = kafka.address();
+    format!(
         r#"
 [sources.floor]
 type = "kafka"
-brokers = ["{}"]
+brokers = ["{broker}"]
 topics = ["readings"]
 metadata = {{ key = "device", headers = {{ site = "x-site" }} }}
 decode = {{ format = "json", event_time = {{ path = "$.ts", format = "unix_ms" }} }}
 columns = {{ seq = {{ type = "int64" }}, v = {{ type = "int64" }} }}
 key = ["device"]
 watermark = {{ out_of_orderness = "2s", idle_timeout = "1h" }}
-{more}
+{source}
 
 [processors.per_device]
 type = "window"
@@ -29,15 +32,17 @@ key = ["device"]
 window = {{ type = "tumbling", size = "10s" }}
 select = {{ n = "count(*)", total = "sum(v)" }}
 
+# Over all lanes: a second stage.
 [processors.everywhere]
 type = "window"
 inputs = ["floor"]
-key = []
+key = {key}
 window = {{ type = "tumbling", size = "10s" }}
 select = {{ n = "count(*)", total = "sum(v)" }}
 
 [tables.readings]
 inputs = ["floor"]
+{readings}
 
 [tables.per_device]
 inputs = ["per_device"]
@@ -48,20 +53,21 @@ inputs = ["everywhere"]
 [sinks.to_devices]
 type = "kafka"
 inputs = ["per_device"]
-brokers = ["{}"]
+brokers = ["{broker}"]
 topic = "per-device"
 
 [sinks.to_all]
 type = "kafka"
 inputs = ["everywhere"]
-brokers = ["{}"]
+brokers = ["{broker}"]
 topic = "everywhere"
-key = []
-"#,
-        kafka.address(),
-        kafka.address(),
-        kafka.address()
-    ))
+key = {key}
+"#
+    )
+}
+
+pub(crate) fn pipeline(kafka: &Kafka, source: &str) -> Tidegate {
+    Tidegate::new(&text(kafka, source, "", "[]"))
 }
 
 /// A producer of readings: of a device all go to one partition, by its key.

@@ -1,7 +1,7 @@
 //! Processes that share one pipeline: the group gives each some partitions of a topic, and whatever happens to them, each reading is in the
 //! tables once and each window is whole.
 
-use crate::kafka::{Fleet, assert_published};
+use crate::kafka::{Fleet, assert_published, text};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::time::Duration;
 use tests::{Kafka, Running, Tidegate, from_environment, rows, until};
@@ -15,62 +15,14 @@ const CLASSIC: &str = r#""session.timeout.ms" = "6000", "heartbeat.interval.ms" 
 /// The brokers decide who has which partition (KIP-848).
 const BROKERS: &str = r#""group.protocol" = "consumer""#;
 
+/// Rows that age quickly into a cold table.
+const TIERS: &str = r#"hot = { age = "500ms" }
+warm = { age = "2s", partition = "1d", fan_in = 2 }
+cold = { url = "cold", commit_every = "1s" }"#;
+
+/// Of its second stage nobody knows in advance with which process it is.
 fn pipeline(kafka: &Kafka, options: &str) -> Tidegate {
-    let broker = kafka.address();
-    Tidegate::shared(&format!(
-        r#"
-[sources.floor]
-type = "kafka"
-brokers = ["{broker}"]
-topics = ["readings"]
-metadata = {{ key = "device", headers = {{ site = "x-site" }} }}
-options = {{ {options} }}
-decode = {{ format = "json", event_time = {{ path = "$.ts", format = "unix_ms" }} }}
-columns = {{ seq = {{ type = "int64" }}, v = {{ type = "int64" }} }}
-key = ["device"]
-watermark = {{ out_of_orderness = "2s", idle_timeout = "1h" }}
-
-[processors.per_device]
-type = "window"
-inputs = ["floor"]
-key = ["device"]
-window = {{ type = "tumbling", size = "10s" }}
-select = {{ n = "count(*)", total = "sum(v)" }}
-
-# Over all lanes, whoever has them: a second stage, which is with one of the processes.
-[processors.everywhere]
-type = "window"
-inputs = ["floor"]
-key = ["site"]
-window = {{ type = "tumbling", size = "10s" }}
-select = {{ n = "count(*)", total = "sum(v)" }}
-
-[tables.readings]
-inputs = ["floor"]
-hot = {{ age = "500ms" }}
-warm = {{ age = "2s", partition = "1d", fan_in = 2 }}
-cold = {{ url = "cold", commit_every = "1s" }}
-
-[tables.per_device]
-inputs = ["per_device"]
-
-[tables.everywhere]
-inputs = ["everywhere"]
-
-[sinks.to_devices]
-type = "kafka"
-inputs = ["per_device"]
-brokers = ["{broker}"]
-topic = "per-device"
-
-[sinks.to_sites]
-type = "kafka"
-inputs = ["everywhere"]
-brokers = ["{broker}"]
-topic = "per-site"
-key = ["site"]
-"#
-    ))
+    Tidegate::shared(&text(kafka, &format!("options = {{ {options} }}"), TIERS, r#"["site"]"#))
 }
 
 fn start(pipeline: &Tidegate, name: &str) -> Running {
@@ -127,7 +79,7 @@ fn go_through(options: &str) {
     let kafka = Kafka::start();
     kafka.create("readings", PARTITIONS);
     kafka.create("per-device", 2);
-    kafka.create("per-site", 1);
+    kafka.create("everywhere", 1);
     let pipeline = pipeline(&kafka, options);
     let mut fleet = Fleet::new(&kafka);
     let a = start(&pipeline, "a");
@@ -175,7 +127,7 @@ fn go_through(options: &str) {
     pipeline.run(&["--instance", "alone", "--until-idle", "10s"]);
     assert_whole(&pipeline, fleet.sent);
     assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
-    assert_published(&kafka, &pipeline, "per-site", "everywhere", "site, window_start", "site");
+    assert_published(&kafka, &pipeline, "everywhere", "everywhere", "site, window_start", "site");
 }
 
 /// Up to four processes come, leave, die and freeze by chance while readings come in; `SHARED_ROUNDS`, `SHARED_SEED`.
@@ -184,7 +136,7 @@ fn whatever_happens_to_whom_each_reading_counts_once() {
     let kafka = Kafka::start();
     kafka.create("readings", PARTITIONS);
     kafka.create("per-device", 2);
-    kafka.create("per-site", 1);
+    kafka.create("everywhere", 1);
     let seed = from_environment("SHARED_SEED", 1);
     let pipeline = pipeline(&kafka, if seed.is_multiple_of(2) { BROKERS } else { CLASSIC });
     let mut fleet = Fleet::new(&kafka);
@@ -218,7 +170,7 @@ fn whatever_happens_to_whom_each_reading_counts_once() {
     pipeline.run(&["--instance", "last", "--until-idle", "10s"]);
     assert_whole(&pipeline, fleet.sent);
     assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
-    assert_published(&kafka, &pipeline, "per-site", "everywhere", "site, window_start", "site");
+    assert_published(&kafka, &pipeline, "everywhere", "everywhere", "site, window_start", "site");
 }
 
 #[test]
@@ -226,7 +178,7 @@ fn a_name_is_given_once_and_the_directory_is_nobodys_alone() {
     let kafka = Kafka::start();
     kafka.create("readings", 1);
     kafka.create("per-device", 1);
-    kafka.create("per-site", 1);
+    kafka.create("everywhere", 1);
     let pipeline = pipeline(&kafka, CLASSIC);
     let first = start(&pipeline, "a");
     let mut second = pipeline.start(&["--instance", "a"]);
