@@ -11,6 +11,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset as At, config::FromClientConfigAndContext};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -381,6 +382,8 @@ impl Reader {
     /// Serves the client's callbacks. Records do not come this way: one that does would be missing in its lane.
     fn serve(&self, consumer: &Arc<Consumer>) -> Result<()> {
         match consumer.poll(SERVE) {
+            // Told by whoever looks for partitions.
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition))) if !self.is_shared => {}
             Some(Err(error)) => tracing::warn!(source = &*self.name, %error, "the client goes on by itself"),
             Some(Ok(record)) => {
                 let place = format!("{}[{}] offset {}", record.topic(), record.partition(), record.offset());

@@ -122,6 +122,8 @@ struct KafkaSource {
     /// Between both, where processes share them.
     liaison: Option<Liaison>,
     wanted: mpsc::Receiver<Wanted>,
+    /// What was asked and has to wait; nothing further is asked until it is done.
+    postponed: Option<Wanted>,
 }
 
 /// Runs a pipeline until it is drained or told to stop.
@@ -304,7 +306,7 @@ impl Instance {
                 tokio::spawn(liaison.clone().run(plan.epoch.max(LOOK), self.stop_relays.clone()));
             }
             let (send, wanted) = mpsc::channel(1);
-            let of = KafkaSource { index, role, outlets, liaison, wanted };
+            let of = KafkaSource { index, role, outlets, liaison, wanted, postponed: None };
             let known = kafka::known(&source.name, &self.shared.epochs.lanes()?);
             let has_started = !known.is_empty();
             let lanes = if plan.shared { vec![] } else { self.make_partitions(&of, known)? };
@@ -338,24 +340,50 @@ impl Instance {
         Ok(waiting)
     }
 
+    /// Does what Kafka readers ask for. A partition that comes back waits for its lane of before, which may still be sealing.
+    async fn meet_all(&mut self) -> Result<()> {
+        for number in 0..self.kafka.len() {
+            let of = &mut self.kafka[number];
+            let Some(wanted) = of.postponed.take().or_else(|| of.wanted.try_recv().ok()) else { continue };
+            let is_leaving = |name: String| self.leaving.awaits(&flow::Lane(name.into()));
+            if let Wanted::Lanes { partitions, .. } = &wanted
+                && self.names(number, partitions).into_iter().any(is_leaving)
+            {
+                self.kafka[number].postponed = Some(wanted);
+            } else {
+                self.meet(number, wanted).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of the lanes of these partitions, and of the second stage that is with them.
+    fn names(&self, number: usize, partitions: &[(String, i32)]) -> Vec<String> {
+        let source = &self.plan.sources[self.kafka[number].index].name;
+        let stage = partitions.iter().any(|partition| self.leads(number, partition)).then(|| kafka::stage_name(source));
+        partitions
+            .iter()
+            .map(|(topic, partition)| kafka::lane_name(source, &Of { topic: topic.clone(), partition: *partition }))
+            .chain(stage)
+            .collect()
+    }
+
     /// Makes or ends the lanes that a Kafka reader asks for.
     async fn meet(&mut self, number: usize, wanted: Wanted) -> Result<()> {
         let of = |(topic, partition)| Of { topic, partition };
         match wanted {
             Wanted::Lanes { partitions, all, made } => {
                 let leads = partitions.iter().any(|partition| self.leads(number, partition));
-                let source = self.kafka.swap_remove(number);
+                let source = self.kafka.remove(number);
                 let lanes = self.make_partitions(&source, partitions.into_iter().map(of).collect());
                 let stage = if leads { self.start_shared_stage(&source, all.into_iter().map(of)) } else { Ok(()) };
-                self.kafka.push(source);
+                self.kafka.insert(number, source);
                 // A reader that has ended says why itself.
                 let _ = made.send(stage.and(lanes)?);
             }
             Wanted::End { partitions, lost, ended } => {
-                let source = &self.plan.sources[self.kafka[number].index].name;
-                let stage = partitions.iter().any(|partition| self.leads(number, partition)).then(|| kafka::stage_name(source));
-                let names = partitions.into_iter().map(|partition| kafka::lane_name(source, &of(partition))).chain(stage);
-                let handles: Vec<_> = names.filter_map(|name| self.lanes.get(&flow::Lane(name.into()))).collect();
+                let names = self.names(number, &partitions);
+                let handles: Vec<_> = names.into_iter().filter_map(|name| self.lanes.get(&flow::Lane(name.into()))).collect();
                 for handle in &handles {
                     let _ = handle.commands.send(if lost { Command::Abandon } else { Command::Stop }).await;
                 }
@@ -546,9 +574,7 @@ impl Instance {
                 }
                 () = tokio::time::sleep(LOOK) => {}
             }
-            while let Some((number, wanted)) = self.kafka.iter_mut().enumerate().find_map(|(n, of)| Some((n, of.wanted.try_recv().ok()?))) {
-                self.meet(number, wanted).await?;
-            }
+            self.meet_all().await?;
             for reader in &mut self.readers {
                 reader.check()?;
             }

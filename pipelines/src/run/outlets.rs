@@ -5,7 +5,7 @@ use crate::plan::PlannedExit;
 use flow::{EventTime, Positions};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use storage::epoch::Whole;
+use storage::epoch::{ExitState, Whole};
 use tokio::sync::Notify;
 
 /// Stands in the record of a lane that has read its log to the end and found nothing with an event time.
@@ -64,7 +64,7 @@ impl Outlets {
     /// What the newest record of a lane says that another process has; one that is not newer than what is known changes nothing.
     pub(crate) fn tell(&self, name: String, whole: Arc<Whole>) {
         let known = self.feeders().iter().find(|feeder| feeder.name == name).map(|feeder| sealed(feeder).clone());
-        if known.is_none_or(|known| *known != *whole && progress(&known) <= progress(&whole)) {
+        if known.is_none_or(|known| *known != *whole && !is_older(&whole, &known)) {
             self.add(name, whole);
         }
     }
@@ -170,6 +170,15 @@ pub(crate) fn progress(whole: &Whole) -> u64 {
     whole.positions.0.iter().map(|p| p.next.0).sum()
 }
 
+/// Whether a record of a lane comes before another one of it, by what can only grow: its log may stand still while windows close by silence.
+fn is_older(whole: &Whole, than: &Whole) -> bool {
+    let has_less = |(name, known): (&String, &ExitState)| {
+        let exit = whole.outbox.get(name);
+        exit.map_or(known.next > 0, |exit| exit.next < known.next || exit.watermark < known.watermark)
+    };
+    progress(whole) < progress(than) || than.outbox.iter().any(has_less)
+}
+
 /// The name of the log that an exit of a lane is.
 pub(crate) fn log_name(feeder: &str, exit: &PlannedExit) -> String {
     format!("{feeder}/{}", exit.name)
@@ -207,6 +216,23 @@ mod tests {
         assert_eq!(progress(&outlets.newest(0)), 5);
         outlets.tell("a".into(), whole(9));
         assert_eq!(progress(&outlets.newest(0)), 9);
+    }
+
+    #[test]
+    fn what_is_told_late_does_not_take_back_a_window_that_silence_has_closed() {
+        let with_exit = |watermark, next| {
+            let exit = ExitState { watermark, next, ..ExitState::default() };
+            Arc::new(Whole { outbox: [("all".to_owned(), exit)].into(), ..(*whole(5)).clone() })
+        };
+        let newest = |outlets: &Outlets| outlets.newest(0).outbox.get("all").map(|exit| (exit.watermark, exit.next));
+        let outlets = outlets();
+        outlets.tell("a".into(), with_exit(10, 1));
+        for older in [whole(5), with_exit(9, 1), with_exit(10, 0)] {
+            outlets.tell("a".into(), older);
+            assert_eq!(newest(&outlets), Some((10, 1)));
+        }
+        outlets.tell("a".into(), with_exit(20, 2));
+        assert_eq!(newest(&outlets), Some((20, 2)));
     }
 
     #[test]
