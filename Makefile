@@ -4,7 +4,7 @@
 #               CUTS=n of the power of its disk; SEED=k
 # make failpoints  ends the real process between any two durable steps of journal, start, seal and move
 # make mutants   shows that the simulation finds each planted bug, or BUG=Name alone; half an hour
-# make fuzz      random bytes through decoders, topics and the readers of journal and records, RUNS=n of each; new finds stay in the tools' cache
+# make fuzz      random bytes through decoders, topics and the readers of journal, records and pipeline files, RUNS=n of each; new finds stay in the tools' cache
 # make kafka     a Kafka broker on port 9092 until ^C, for pipelines of your own; its data lies in target/kafka
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
@@ -46,14 +46,19 @@ failpoints:
 mutants:
 	BUG=$(BUG) cargo test --workspace --features tests/planted --test sim every_planted -- --nocapture
 
-# A crate of its own, outside of the workspace. Without a sanitizer it needs no nightly compiler.
+# No sanitizer, so that no nightly compiler is needed. Four are a crate of their own, outside of the workspace; the one of pipeline files needs
+# DataFusion, which is not built again for it.
+fuzzing = -runs=$(or $(RUNS),1000000) -timeout=1 -rss_limit_mb=2048 -print_final_stats=1
+corpus := $(abspath $(tools)/../corpus)
 fuzz:
 	command -v cargo-fuzz >/dev/null || cargo install --locked --root $(tools) cargo-fuzz
 	for target in decode topic journal record; do \
-		mkdir -p $(tools)/../corpus/$$target && \
-		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(tools)/../fuzz -s none $$target $(tools)/../corpus/$$target tests/fuzz/seeds/$$target -- \
-			-runs=$(or $(RUNS),1000000) -timeout=1 -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; \
+		mkdir -p $(corpus)/$$target && \
+		cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(tools)/../fuzz -s none $$target $(corpus)/$$target tests/fuzz/seeds/$$target -- $(fuzzing) || exit 1; \
 	done
+	mkdir -p $(corpus)/toml
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/tests/fuzz/instrument.sh cargo test --workspace --features tests/fuzz --test fuzz-toml -- \
+		$(corpus)/toml $(CURDIR)/tests/fuzz/seeds/toml $(CURDIR)/config/pipelines $(fuzzing) -max_len=2048
 
 kafka: setup
 	tests/setup/kafka/broker.sh 9092 9093 $(target)/kafka auto.create.topics.enable=true num.partitions=4

@@ -3,11 +3,16 @@
 #[path = "src/lib.rs"]
 mod targets;
 
+mod spec;
+
 use std::path::Path;
 
 fn each(target: &str, run: fn(&[u8])) {
-    let folder = tests::repository().join("tests/fuzz/seeds").join(target);
-    let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    all(&tests::repository().join("tests/fuzz/seeds").join(target), run);
+}
+
+fn all(folder: &Path, run: fn(&[u8])) {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let files: Vec<_> = entries.map(|entry| entry.expect("a name").path()).collect();
     assert!(!files.is_empty(), "no seeds in {}", folder.display());
     let bytes = |path: &Path| std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -32,4 +37,10 @@ fn no_kept_input_makes_the_journal_reader_panic() {
 #[test]
 fn no_kept_input_makes_the_record_reader_panic() {
     each("record", targets::record);
+}
+
+#[test]
+fn no_kept_text_makes_the_reader_of_pipelines_panic() {
+    each("toml", spec::spec);
+    all(&tests::repository().join("config/pipelines"), spec::spec);
 }

@@ -1,4 +1,7 @@
 //! See `targets::decode`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::decode(data));
+#[path = "../bounded.rs"]
+mod bounded;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bounded::run(targets::decode, data));

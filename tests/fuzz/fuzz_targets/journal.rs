@@ -1,4 +1,7 @@
 //! See `targets::journal`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::journal(data));
+#[path = "../bounded.rs"]
+mod bounded;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bounded::run(targets::journal, data));
