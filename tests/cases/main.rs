@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringView
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use flow::{Batch, Count, DeadLetters, EventTime, Operator, Origin, Output, Span, WallTime, event_time_field, trail};
 use processors::watermark::{Watermark, WatermarkOptions};
-use processors::window::{ByDevice, REPLACES, WindowOptions, build_by_device};
+use processors::window::{ByDevice, REPLACES, WindowOptions, maker};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -119,7 +119,7 @@ impl Case {
         });
         let by = ByDevice { delay: strategy["delay_ms"].as_i64().unwrap_or(0), idle: NOW, retention: NOW };
         let by = (strategy["scope"] == "key").then_some(by);
-        let operator = build_by_device(&options(case), by, &schema()).unwrap();
+        let operator = maker(&options(case), by, &schema()).unwrap()().unwrap();
         Self {
             dedupe,
             operator,

@@ -70,34 +70,43 @@ pub(crate) fn pipeline(kafka: &Kafka, source: &str) -> Tidegate {
     Tidegate::new(&text(kafka, source, "", "[]"))
 }
 
-/// A producer of readings: of a device all go to one partition, by its key.
+/// A producer of readings: of a device all go to one partition, by its key, if not said otherwise.
 pub(crate) struct Fleet {
     producer: BaseProducer,
     pub(crate) sent: u64,
+    /// Over so many partitions, whatever the key says.
+    scattered: Option<u64>,
 }
 
 impl Fleet {
     pub(crate) fn new(kafka: &Kafka) -> Fleet {
         let producer = kafka.client().set("linger.ms", "5").set("enable.idempotence", "true").create().expect("a producer");
-        Fleet { producer, sent: 0 }
+        Fleet { producer, sent: 0, scattered: None }
+    }
+
+    /// Of a device each reading goes to any of so many partitions.
+    fn scattered(kafka: &Kafka, partitions: u64) -> Fleet {
+        Fleet { scattered: Some(partitions), ..Fleet::new(kafka) }
     }
 
     /// So many further readings, 50 ms apart and up to 1.5 s out of order.
     pub(crate) fn send(&mut self, readings: u64) {
         for seq in self.sent..self.sent + readings {
             let payload = format!(r#"{{"ts":{},"seq":{seq},"v":{}}}"#, START + seq * 50 - seq * 7_919 % 1_500, seq * 13 % 101);
-            self.put("readings", &device(seq), Some(&payload), &format!("s{}", seq % 3));
+            let partition = self.scattered.map(|of| (seq * 2_654_435_761 / 7 % of) as i32);
+            self.put("readings", partition, &device(seq), Some(&payload), &format!("s{}", seq % 3));
         }
         self.sent += readings;
         self.producer.flush(LIMIT).expect("the broker takes all");
     }
 
-    fn put(&self, topic: &str, key: &str, payload: Option<&str>, site: &str) {
+    fn put(&self, topic: &str, partition: Option<i32>, key: &str, payload: Option<&str>, site: &str) {
         let headers = OwnedHeaders::new().insert(Header { key: "x-site", value: Some(site) });
         let mut record = BaseRecord::to(topic).key(key).headers(headers);
         if let Some(payload) = payload {
             record = record.payload(payload);
         }
+        record.partition = partition;
         let mut waiting = self.producer.send(record).err();
         while let Some((error, record)) = waiting {
             assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull), "{error}");
@@ -288,6 +297,43 @@ fn a_broker_that_asks_who_we_are_is_told() {
     }
 }
 
+/// A device's records stand in any partition: its windows are whole nevertheless. What comes out goes to a topic of its site, where there is one.
+#[test]
+fn records_in_any_partition_make_whole_windows_and_rows_go_to_topics_of_their_own() {
+    let kafka = Kafka::start();
+    kafka.create("readings", 3);
+    kafka.create("per-device", 2);
+    for topic in ["site-s0", "site-s1", "site-other"] {
+        kafka.create(topic, 1);
+    }
+    let own = "topic = \"site-{site}\"\notherwise = \"site-other\"\nheaders = { x-site = \"site\" }";
+    let pipeline = Tidegate::new(&text(&kafka, "rekey = true", "", r#"["site"]"#).replace(r#"topic = "everywhere""#, own));
+    let mut fleet = Fleet::scattered(&kafka, 3);
+    for _ in 0..2 {
+        let mut running = pipeline.start(&[]);
+        running.wait_until_ready();
+        fleet.send(4_000);
+        until("half of it", LIMIT, || pipeline.count("SELECT count(*) FROM readings") > fleet.sent / 2);
+        running.kill();
+    }
+    fleet.send(2_000);
+    pipeline.run(&["--until-idle", "3s"]);
+
+    let naive =
+        "SELECT device, date_bin(interval '10 seconds', event_time) AS w, count(*), sum(v) FROM readings GROUP BY 1, 2 ORDER BY 1, 2";
+    let windows = "SELECT device, window_start, n, total FROM per_device ORDER BY 1, 2";
+    assert_eq!(pipeline.count("SELECT count(*) FROM readings"), fleet.sent);
+    assert_eq!(rows(&pipeline.sql(windows)), rows(&pipeline.sql(naive)), "one row a device and window");
+    assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
+    for (topic, site) in [("site-s0", "s0"), ("site-s1", "s1"), ("site-other", "s2")] {
+        let published = kafka.committed_with_headers(topic);
+        let header = format!(",x-site:{site}\t");
+        assert!(published.iter().all(|record| record.contains(&header)), "{topic}: {published:?}");
+        let count = pipeline.count(&format!("SELECT count(*) FROM everywhere WHERE site = '{site}'"));
+        assert!(count > 0 && published.len() as u64 == count, "{topic}: {} records of {count} rows", published.len());
+    }
+}
+
 #[test]
 fn what_a_topic_has_besides_good_records_and_what_it_loses() {
     let mut kafka = Kafka::start();
@@ -298,9 +344,9 @@ fn what_a_topic_has_besides_good_records_and_what_it_loses() {
     kafka.create("readings", 2);
     let mut fleet = Fleet::new(&kafka);
     fleet.send(1_000);
-    fleet.put("readings", "d0", None, "s0");
-    fleet.put("readings", "d0", Some("{"), "s0");
-    fleet.put("readings", "d1", Some(r#"{"ts":1767225600000,"seq":"x","v":1}"#), "s0");
+    fleet.put("readings", None, "d0", None, "s0");
+    fleet.put("readings", None, "d0", Some("{"), "s0");
+    fleet.put("readings", None, "d1", Some(r#"{"ts":1767225600000,"seq":"x","v":1}"#), "s0");
     let all = |n: u64| move |p: &Tidegate| p.count("SELECT count(*) FROM readings") == n;
     until("the readings", LIMIT, || all(1_000)(&pipeline));
     until("the dead letters", LIMIT, || pipeline.count("SELECT count(*) FROM dead_letters") == 2);
@@ -329,7 +375,7 @@ fn what_a_topic_has_besides_good_records_and_what_it_loses() {
     until("two further lanes", LIMIT, || running.log().matches("new partitions").count() == 2);
     let of_new = || pipeline.count("SELECT count(*) FROM readings WHERE seq = -1");
     for number in 0..40 {
-        fleet.put("readings", &format!("later{number}"), Some(&format!(r#"{{"ts":{START},"seq":-1,"v":0}}"#)), "s");
+        fleet.put("readings", None, &format!("later{number}"), Some(&format!(r#"{{"ts":{START},"seq":-1,"v":0}}"#)), "s");
     }
     fleet.producer.flush(LIMIT).expect("the broker takes them");
     until("records of all four partitions", LIMIT, || of_new() == 40);

@@ -154,6 +154,15 @@ impl Kafka {
 
     /// The committed records of a topic, as the console consumer of Apache Kafka prints them: key, a tab, value.
     pub fn committed(&self, topic: &str) -> Vec<String> {
+        self.consumed(topic, &["print.key=true"])
+    }
+
+    /// The same with the headers in front: `name:value`, parted by commas.
+    pub fn committed_with_headers(&self, topic: &str) -> Vec<String> {
+        self.consumed(topic, &["print.key=true", "print.headers=true"])
+    }
+
+    fn consumed(&self, topic: &str, shown: &[&str]) -> Vec<String> {
         let address = self.address();
         let arguments = [
             "org.apache.kafka.tools.consumer.ConsoleConsumer",
@@ -166,10 +175,9 @@ impl Kafka {
             "read_committed",
             "--timeout-ms",
             "4000",
-            "--formatter-property",
-            "print.key=true",
         ];
-        let output = tool(self.folder.path(), &arguments).output().expect("java starts");
+        let shown = shown.iter().flat_map(|property| ["--formatter-property", property]);
+        let output = tool(self.folder.path(), &arguments).args(shown).output().expect("java starts");
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 

@@ -154,7 +154,7 @@ fn by_device() -> Built {
 fn shaped(window: &Value, select: &Value, by: Option<ByDevice>) -> Built {
     // A window of a million devices and the one before it are open at once.
     let options = json!({ "key": ["device"], "window": window, "select": select, "max_keys": 100_000_000, "max_state": "64GiB" });
-    Ok(processors::window::build_by_device(&serde_json::from_value(options)?, by, &input::schema())?)
+    Ok(processors::window::maker(&serde_json::from_value(options)?, by, &input::schema())?()?)
 }
 
 fn dedupe() -> Built {

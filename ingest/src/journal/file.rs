@@ -186,7 +186,7 @@ impl SegmentReader {
     pub(super) fn open(disk: &dyn Disk, segment: &Segment, seed: u32) -> Result<Self> {
         let file = disk.open(&segment.path).map_err(at(&segment.path))?;
         let length = file.length().map_err(at(&segment.path))?;
-        let reader = BufReader::with_capacity(1 << 20, FileReader::new(file.clone(), SEGMENT_HEADER as u64));
+        let reader = BufReader::with_capacity(chunk(length), FileReader::new(file.clone(), SEGMENT_HEADER as u64));
         Ok(Self { file, reader, path: segment.path.clone(), seed, length, byte: SEGMENT_HEADER as u64, next: segment.first })
     }
 
@@ -224,10 +224,9 @@ impl SegmentReader {
 
     /// The greatest `synced` that a frame's header behind the reader's place tells of: 0 where there is none.
     pub(super) fn synced_behind(&self) -> Result<u64> {
-        const CHUNK: usize = 1 << 20;
         let failed = at(&self.path);
         let mut behind = FileReader::new(self.file.clone(), self.byte);
-        let (mut window, mut chunk, mut synced) = (Vec::new(), vec![0; CHUNK], 0);
+        let (mut window, mut chunk, mut synced) = (Vec::new(), vec![0; chunk(self.length)], 0);
         loop {
             let read = behind.read(&mut chunk).map_err(&failed)?;
             if read == 0 {
@@ -245,6 +244,12 @@ impl SegmentReader {
             window.drain(..known);
         }
     }
+}
+
+/// How much of a file of this length is read at a time.
+fn chunk(length: u64) -> usize {
+    const MOST: u64 = 1 << 20;
+    length.clamp(1, MOST) as usize
 }
 
 /// Where a frame may begin.

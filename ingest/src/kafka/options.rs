@@ -26,8 +26,11 @@ pub struct KafkaOptions {
     /// Some of the cluster's brokers: `host:port`.
     pub brokers: Vec<String>,
     /// Topics. Each partition is a lane, so the records of a device stand in one partition: the usual producer sees to it where the
-    /// record's key names the device.
+    /// record's key names the device. Where it does not, say `rekey`.
     pub topics: Vec<String>,
+    /// The records of a device stand in any partition. What is kept by key is then kept over all of them, in a second stage.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rekey: bool,
     /// Name of the consumer group under which progress is shown to lag tools; by default `tidegate-<pipeline>-<source>`. Where reading goes on
     /// is not decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,9 +14,9 @@ use ingest::rejected::Rejected;
 use processors::BuildError;
 use processors::join::JoinOptions;
 use processors::watermark::Per;
-use processors::window::ByDevice;
+use processors::window::{ByDevice, Maker};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The plan of a file, or what is wrong with it.
 pub(super) fn plan(written: &Written) -> Result<Plan, Vec<Problem>> {
@@ -180,7 +180,8 @@ impl<'w> Builder<'w> {
             schema: schema.clone(),
         });
         let number = self.source_streams.len();
-        Some(Stream { schema, key: common.key.clone(), lane_key: Some(common.key.clone()), sources: vec![number], second: false })
+        let lane_key = (!is_scattered(&spec.source)).then(|| common.key.clone());
+        Some(Stream { schema, key: common.key.clone(), lane_key, sources: vec![number], second: false })
     }
 
     fn captures(&mut self, name: &str, source: &Source) -> Option<Vec<String>> {
@@ -289,6 +290,9 @@ impl<'w> Builder<'w> {
             return Some(ByDevice { delay: delay.0.0, idle: idle.0.0, retention: retention.0.0 });
         }
         let (message, hint) = match all {
+            true if self.scattered(stream) => {
+                ("the window goes by the lane's watermark, not by the device's: `rekey` has a device in many lanes", "key")
+            }
             true => ("the window goes by the lane's watermark, not by the device's: its key does not hold the source's", "key"),
             false => ("the window goes by the lane's watermark, not by the device's: one of its sources has none by device", "inputs"),
         };
@@ -389,9 +393,10 @@ impl<'w> Builder<'w> {
             _ if keyed(processor).is_none_or(|key| stream.is_split_by(key, lanes)) => Stage::First,
             Processor::Window(o) if o.splits() && by_device.is_none() => {
                 let (first, second) = ((o.clone(), stream.schema.clone()), (o.clone(), stream.schema.clone()));
+                let (first_made, second_made) = (OnceLock::new(), OnceLock::new());
                 Stage::Both {
-                    first: built(name, Arc::new(move || processors::window::build_first(&first.0, &first.1))),
-                    second: built(name, Arc::new(move || processors::window::build_second(&second.0, &second.1))),
+                    first: built(name, Arc::new(move || made(&first_made, || processors::window::first_maker(&first.0, &first.1)))),
+                    second: built(name, Arc::new(move || made(&second_made, || processors::window::second_maker(&second.0, &second.1)))),
                 }
             }
             _ => {
@@ -401,11 +406,20 @@ impl<'w> Builder<'w> {
         }
     }
 
+    /// Whether a source of these rows has those of a device in several lanes.
+    fn scattered(&self, stream: &Stream) -> bool {
+        let source = |n: &usize| self.written.spec.sources.get_index(*n).is_some_and(|(_, of)| is_scattered(&of.source));
+        stream.sources.iter().any(source)
+    }
+
     /// One lane takes what all lanes have: a price to know of.
     fn whole_rows(&mut self, part: &[&str], stream: &Stream) {
-        let lane_key = stream.lane_key.as_ref().map_or("the sources' keys".to_owned(), |k| format!("{k:?}"));
-        let message =
-            format!("all of its rows go through one lane of a second stage: {lane_key} chooses the lane of a reading, not this key");
+        let lane_key = match &stream.lane_key {
+            Some(key) => format!("{key:?} chooses"),
+            None if self.scattered(stream) => "its partition (`rekey`) chooses".to_owned(),
+            None => "the sources' keys choose".to_owned(),
+        };
+        let message = format!("all of its rows go through one lane of a second stage: {lane_key} the lane of a reading, not this key");
         let problem = Problem::new(self.written.place(part, "key"), message);
         let hint = "tumbling, hopping and calendar windows with one pane each are aggregated in every lane first; a key that holds the source's needs no second stage";
         self.warnings.push(problem.hint(hint));
@@ -453,15 +467,26 @@ impl<'w> Builder<'w> {
             }
             let Some(stream) = self.joined(&part, &inputs) else { continue };
             let key = sink.options.key.clone().unwrap_or(stream.key);
-            for (at, column) in key.iter().enumerate().filter(|(_, column)| stream.schema.index_of(column).is_err()) {
-                let known: Vec<&str> = stream.schema.fields().iter().map(|f| f.name().as_str()).collect();
-                let problem = Problem::new(self.written.place(&part, &format!("key.{at}")), format!("there is no column `{column}`"));
-                let hint = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
-                self.problems.push(problem.hint(format!("there are {hint}")).did_you_mean(column, known));
+            let of_key = key.iter().enumerate().map(|(at, column)| (format!("key.{at}"), column.clone()));
+            let of_headers = sink.options.headers.iter().map(|(name, column)| (format!("headers.{name}"), column.clone()));
+            let of_topic = sink.options.check().is_ok().then(|| sink.options.template());
+            let of_topic = of_topic.iter().flat_map(|of| of.columns()).map(|column| ("topic".to_owned(), column.clone()));
+            for (place, column) in of_key.chain(of_headers).chain(of_topic) {
+                self.column(&part, &place, &column, &stream.schema);
             }
             let options = sink.options.clone();
             let inputs = self.numbered(&inputs);
             self.sinks.push(PlannedSink { name: name.clone(), schema: stream.schema, key, options, inputs, sources: stream.sources });
+        }
+    }
+
+    /// Tells of a column that is not there.
+    fn column(&mut self, part: &[&str], place: &str, column: &str, schema: &SchemaRef) {
+        if schema.index_of(column).is_err() {
+            let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let problem = Problem::new(self.written.place(part, place), format!("there is no column `{column}`"));
+            let hint = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+            self.problems.push(problem.hint(format!("there are {hint}")).did_you_mean(column, known));
         }
     }
 
@@ -537,6 +562,11 @@ impl<'w> Builder<'w> {
     }
 }
 
+/// Whether the readings of a device may be in any lane.
+fn is_scattered(source: &Source) -> bool {
+    matches!(source, Source::Kafka(options) if options.rekey)
+}
+
 /// The name of a branch, as others read it.
 fn branch_name(spec: &Spec, router: &str, branch: usize) -> String {
     let names = match spec.processors.get(router).map(|p| &p.processor) {
@@ -550,6 +580,17 @@ fn branch_name(spec: &Spec, router: &str, branch: usize) -> String {
 fn built(name: &str, build: Build) -> BuildOperator {
     let name = name.to_owned();
     BuildOperator(Arc::new(move || build().map_err(|e| Error::stop(format!("building operator {name}"), e))))
+}
+
+/// The texts of a window are read once: that costs milliseconds, too much for each of many lanes.
+fn made(window: &OnceLock<Maker>, read: impl FnOnce() -> Result<Maker, BuildError>) -> Result<Box<dyn Operator>, BuildError> {
+    match window.get() {
+        Some(maker) => maker(),
+        None => {
+            let maker = read()?;
+            window.get_or_init(|| maker)()
+        }
+    }
 }
 
 type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
@@ -580,11 +621,12 @@ fn keyed(processor: &Processor) -> Option<&[String]> {
 /// What makes an operator with these options over these columns.
 fn builder(name: &str, processor: &Processor, given: Given, schema: &SchemaRef) -> Build {
     let (name, processor, schema) = (name.to_owned(), processor.clone(), schema.clone());
+    let window = OnceLock::new();
     Arc::new(move || match &processor {
         Processor::Filter(o) => processors::filter::build(o, &schema),
         Processor::Map(o) => processors::map::build(o, &schema),
         Processor::Dedupe(o) => processors::dedupe::build(o, &schema),
-        Processor::Window(o) => processors::window::build_by_device(o, given.by_device, &schema),
+        Processor::Window(o) => made(&window, || processors::window::maker(o, given.by_device, &schema)),
         Processor::Route(o) => processors::route::build(o, &schema),
         Processor::Union(o) => processors::union::build(o, &schema),
         Processor::Join(o) => processors::join::build(o, &given.sides[0], &given.sides[1]),

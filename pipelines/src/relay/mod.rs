@@ -14,6 +14,7 @@
 mod encode;
 mod options;
 mod publisher;
+mod topic;
 
 pub use options::{Delivery, KafkaSinkOptions};
 pub use publisher::{Failure, Publish, Rows};

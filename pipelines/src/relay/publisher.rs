@@ -2,7 +2,7 @@
 //!
 //! Sources: KIP-98 (transactions), KIP-447 (offsets in a transaction), librdkafka's INTRODUCTION.md, "Transactional producer".
 
-use super::encode::Encoded;
+use super::encode::{Beside, Encoded};
 use super::options::Delivery;
 use crate::plan::PlannedSink;
 use arrow::array::RecordBatch;
@@ -14,9 +14,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use world::{Point, reach};
 
 /// How long brokers may take to answer.
@@ -24,7 +26,11 @@ const ASK: Duration = Duration::from_secs(30);
 /// How long the client's queue may stay full.
 const ROOM: Duration = Duration::from_millis(10);
 /// The header with a row's name: the same whenever it is published.
-const ID: &str = "tidegate-id";
+pub(super) const ID: &str = "tidegate-id";
+/// How often topics are asked for that were not there.
+const LOOK: Duration = Duration::from_secs(30);
+/// Of how many topics that are not there a client tells.
+const TOLD: usize = 10;
 
 /// Rows with the number of the first.
 pub struct Rows {
@@ -52,8 +58,9 @@ pub trait Publish: Send {
 /// Where rows go, and under which name.
 #[derive(Clone)]
 pub(crate) struct Destination {
+    /// The topic, or the one of rows whose own is not there. Progress stands under it.
     topic: String,
-    key: Vec<String>,
+    beside: Beside,
     delivery: Delivery,
     client: ClientConfig,
     /// Names the transactions and, as a consumer group, their progress.
@@ -92,7 +99,11 @@ impl Destination {
         let client = sink.options.connection().properties().map_err(|e| Error::stop(format!("sink {}", sink.name), e))?;
         let id = format!("tidegate.{pipeline}.{}.{lane}.{chain}", sink.name);
         let prefix = format!("{pipeline}/{}/{lane}/{chain}/", sink.name);
-        Ok(Self { topic: sink.options.topic.clone(), key: sink.key.clone(), delivery: sink.options.delivery, client, id, prefix })
+        let of = &sink.options;
+        let headers = of.headers.iter().map(|(name, column)| (name.clone(), column.clone())).collect();
+        let beside = Beside { key: sink.key.clone(), headers, topic: of.template() };
+        let topic = of.otherwise.as_ref().unwrap_or(&of.topic).clone();
+        Ok(Self { topic, beside, delivery: of.delivery, client, id, prefix })
     }
 }
 
@@ -108,6 +119,31 @@ struct Live {
     /// None without transactions.
     group: Option<ConsumerGroupMetadata>,
     next: u64,
+    topics: Topics,
+}
+
+/// The topics that are there, for rows that name theirs.
+#[derive(Default)]
+struct Topics {
+    known: HashSet<String>,
+    missing: BTreeSet<String>,
+    asked: Option<Instant>,
+}
+
+impl Topics {
+    /// Whether a topic is there. The brokers are asked now and then, for names that they did not know before.
+    fn has(&mut self, topic: &str, producer: &ThreadedProducer<Deliveries>, otherwise: &str) -> Result<bool, KafkaError> {
+        if !self.known.contains(topic) && self.asked.is_none_or(|at| at.elapsed() >= LOOK) {
+            let metadata = producer.client().fetch_metadata(None, ASK)?;
+            self.known = metadata.topics().iter().map(|of| of.name().to_owned()).collect();
+            self.asked = Some(Instant::now());
+        }
+        let is_there = self.known.contains(topic);
+        if !is_there && self.missing.len() < TOLD && self.missing.insert(topic.to_owned()) {
+            tracing::warn!(topic, otherwise, "the topic is not there: its rows go to another one");
+        }
+        Ok(is_there)
+    }
 }
 
 /// Counts the records that were not taken.
@@ -163,7 +199,7 @@ impl Live {
         config.set("client.id", &to.id).set("enable.idempotence", "true").set("partitioner", "murmur2_random");
         if to.delivery == Delivery::AtLeastOnce {
             let producer = config.create_with_context(Deliveries::default())?;
-            return Ok(Self { producer, group: None, next: 0 });
+            return Ok(Self { producer, group: None, next: 0, topics: Topics::default() });
         }
         let producer: ThreadedProducer<Deliveries> =
             config.clone().set("transactional.id", &to.id).create_with_context(Deliveries::default())?;
@@ -180,7 +216,7 @@ impl Live {
             Ok::<_, KafkaError>(of.offset().to_raw().and_then(|raw| u64::try_from(raw).ok()).unwrap_or(0))
         })?;
         let group = consumer.group_metadata();
-        Ok(Self { producer, group, next })
+        Ok(Self { producer, group, next, topics: Topics::default() })
     }
 
     fn publish(&mut self, to: &Destination, rows: &[Rows]) -> Result<u64, Failure> {
@@ -222,14 +258,19 @@ impl Live {
     }
 
     /// Sends the rows of a batch from number `next` on.
-    fn send(&self, to: &Destination, first: u64, batch: &RecordBatch) -> Result<(), Failure> {
+    fn send(&mut self, to: &Destination, first: u64, batch: &RecordBatch) -> Result<(), Failure> {
         let skip = usize::try_from(self.next.saturating_sub(first)).unwrap_or(usize::MAX).min(batch.num_rows());
         let batch = batch.slice(skip, batch.num_rows() - skip);
-        let (encoded, mut key) = (Encoded::new(&batch, &to.key)?, String::new());
+        let encoded = Encoded::new(&batch, &to.beside)?;
+        let (mut key, mut topic, mut id) = (String::new(), String::new(), String::new());
+        let is_one = to.beside.topic.columns().next().is_none();
         for (row, value) in encoded.values().enumerate() {
-            let id = format!("{}{}", to.prefix, first + (skip + row) as u64);
-            let headers = OwnedHeaders::new().insert(Header { key: ID, value: Some(&id) });
-            let mut record = BaseRecord::<str, [u8], ()>::to(&to.topic).payload(value).headers(headers);
+            id.clear();
+            let _ = write!(id, "{}{}", to.prefix, first + (skip + row) as u64);
+            let named = OwnedHeaders::new().insert(Header { key: ID, value: Some(&id) });
+            let headers = encoded.headers(row).fold(named, |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+            let is_its_own = !is_one && encoded.topic(row, &mut topic) && self.topics.has(&topic, &self.producer, &to.topic)?;
+            let mut record = BaseRecord::<str, [u8], ()>::to(if is_its_own { &topic } else { &to.topic }).payload(value).headers(headers);
             if encoded.key(row, &mut key) {
                 record = record.key(&key);
             }

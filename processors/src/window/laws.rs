@@ -10,7 +10,7 @@ fn window(window: &Value, more: &Value, by: Option<ByDevice>) -> Box<dyn Operato
     let mut options =
         json!({ "key": ["device"], "window": window, "select": { "n": "count(*)", "total": "sum(value)", "most": "max(value)" } });
     options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    build_by_device(&serde_json::from_value(options).unwrap(), by, &schema()).unwrap()
+    maker(&serde_json::from_value(options).unwrap(), by, &schema()).unwrap()().unwrap()
 }
 
 /// Each kind, with and without what makes panes.

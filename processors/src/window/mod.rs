@@ -52,19 +52,34 @@ use partials::Partials;
 pub use partials::READINGS;
 use sliced::Sliced;
 use slices::Intake;
+use std::sync::Arc;
 pub use warnings::warnings;
+
+/// Makes operators of one window, one a lane: its texts were read once.
+pub type Maker = Box<dyn Fn() -> Result<Box<dyn Operator>, BuildError> + Send + Sync>;
 
 /// Builds the operator for rows of the schema `input`.
 pub fn build(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
-    build_by_device(options, None, input)
+    maker(options, None, input)?()
 }
 
-/// Builds the operator where each key has a watermark of its own, which decides in place of the lane's. All batches must be marked with
-/// the lane's (`flow::trail::WATERMARK`).
-pub fn build_by_device(options: &WindowOptions, by_device: Option<ByDevice>, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
+/// What makes the operator for rows of the schema `input`. With `by_device` each key has a watermark of its own, which decides in place of the
+/// lane's; all batches must then be marked with the lane's (`flow::trail::WATERMARK`).
+pub fn maker(options: &WindowOptions, by_device: Option<ByDevice>, input: &SchemaRef) -> Result<Maker, BuildError> {
     let shape = options.check()?;
     error::column(input, "key", EVENT_TIME)?;
-    let aggregates = Aggregates::parse(&options.select, &options.key, input)?;
+    let aggregates = Arc::new(Aggregates::parse(&options.select, &options.key, input)?);
+    let (options, input) = (options.clone(), input.clone());
+    Ok(Box::new(move || whole(&options, shape, by_device, aggregates.clone(), &input)))
+}
+
+fn whole(
+    options: &WindowOptions,
+    shape: Shape,
+    by_device: Option<ByDevice>,
+    aggregates: Arc<Aggregates>,
+    input: &SchemaRef,
+) -> Result<Box<dyn Operator>, BuildError> {
     let lateness = options.allowed_lateness.0.0;
     let finish = Finish::new(&aggregates, matches!(shape, Shape::Session { .. }) && lateness > 0)?;
     let limits = limits(options);
@@ -86,27 +101,36 @@ pub fn build_by_device(options: &WindowOptions, by_device: Option<ByDevice>, inp
     Ok(Box::new(Paned::new(rules, aggregates, finish, ends, by_device, limits, keys)))
 }
 
-/// Builds the first of two stages, for rows of the schema `input`: it gives out partial aggregates (see `partials`). The options must
+/// What makes the first of two stages, for rows of the schema `input`: it gives out partial aggregates (see `partials`). The options must
 /// `WindowOptions::splits`.
-pub fn build_first(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
-    let (cut, aggregates) = split(options, input)?;
-    Ok(Box::new(Partials::new(cut, aggregates, limits(options))))
+pub fn first_maker(options: &WindowOptions, input: &SchemaRef) -> Result<Maker, BuildError> {
+    let ((shape, aggregates), limits) = (split(options, input)?, limits(options));
+    Ok(Box::new(move || Ok(Box::new(Partials::new(cut(shape)?, aggregates.clone(), limits)))))
 }
 
-/// Builds the second of two stages: it takes the rows of the first ones, merged so that their marks (`flow::trail::WATERMARK`) rise. `input`
+/// What makes the second of two stages: it takes the rows of the first ones, merged so that their marks (`flow::trail::WATERMARK`) rise. `input`
 /// is what those read.
-pub fn build_second(options: &WindowOptions, input: &SchemaRef) -> Result<Box<dyn Operator>, BuildError> {
-    let (cut, aggregates) = split(options, input)?;
-    let finish = Finish::new(&aggregates, false)?;
-    Ok(Box::new(Sliced::new(cut, aggregates, finish, Intake::Partials, limits(options))))
+pub fn second_maker(options: &WindowOptions, input: &SchemaRef) -> Result<Maker, BuildError> {
+    let ((shape, aggregates), limits) = (split(options, input)?, limits(options));
+    Ok(Box::new(move || {
+        let finish = Finish::new(&aggregates, false)?;
+        Ok(Box::new(Sliced::new(cut(shape)?, aggregates.clone(), finish, Intake::Partials, limits)))
+    }))
 }
 
-fn split(options: &WindowOptions, input: &SchemaRef) -> Result<(Cut, Aggregates), BuildError> {
+fn split(options: &WindowOptions, input: &SchemaRef) -> Result<(Shape, Arc<Aggregates>), BuildError> {
     let shape = options.check()?;
     error::column(input, "key", EVENT_TIME)?;
-    let cut = Cut::of(shape).filter(|_| options.splits());
-    let cut = cut.ok_or_else(|| BuildError::new("window", "such a window cannot be taken in two stages"))?;
-    Ok((cut, Aggregates::counting(&options.select, &options.key, input)?))
+    cut(shape).and_then(|_| if options.splits() { Ok(()) } else { Err(whole_only()) })?;
+    Ok((shape, Arc::new(Aggregates::counting(&options.select, &options.key, input)?)))
+}
+
+fn cut(shape: Shape) -> Result<Cut, BuildError> {
+    Cut::of(shape).ok_or_else(whole_only)
+}
+
+fn whole_only() -> BuildError {
+    BuildError::new("window", "such a window cannot be taken in two stages")
 }
 
 /// The most groups and bytes.

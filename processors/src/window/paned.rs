@@ -20,11 +20,12 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::DataFusionError;
 use flow::{Batch, Count, Error, EventTime, Operator, Output, Reason, Remedy, Result, Span, StateReader, StateWriter, trail};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// See the page.
 pub(super) struct Paned {
     rules: Rules,
-    aggregates: Aggregates,
+    aggregates: Arc<Aggregates>,
     finish: Finish,
     /// Whether what is left over is given out when the input ends.
     ends: bool,
@@ -55,7 +56,7 @@ struct Leaving {
 impl Paned {
     pub(super) fn new(
         rules: Rules,
-        aggregates: Aggregates,
+        aggregates: Arc<Aggregates>,
         finish: Finish,
         ends: bool,
         by_device: Option<ByDevice>,

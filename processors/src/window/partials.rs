@@ -34,7 +34,7 @@ pub(super) struct Partials {
 }
 
 impl Partials {
-    pub(super) fn new(cut: Cut, aggregates: Aggregates, limits: (usize, usize)) -> Self {
+    pub(super) fn new(cut: Cut, aggregates: Arc<Aggregates>, limits: (usize, usize)) -> Self {
         let mut fields = aggregates.partial_schema.fields().to_vec();
         fields.push(Arc::new(event_time_field()));
         let schema = Arc::new(Schema::new(fields));

@@ -20,6 +20,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use flow::{Batch, Count, Error, EventTime, Operator, Output, Reason, Result, StateReader, StateWriter, trail};
+use std::sync::Arc;
 
 /// Closed windows are put out in batches of about so many rows: as a decoder makes them.
 const EMITTED_ROWS: usize = 8_192;
@@ -44,7 +45,7 @@ struct Leaving {
 }
 
 impl Sliced {
-    pub(super) fn new(cut: Cut, aggregates: Aggregates, finish: Finish, intake: Intake, limits: (usize, usize)) -> Self {
+    pub(super) fn new(cut: Cut, aggregates: Arc<Aggregates>, finish: Finish, intake: Intake, limits: (usize, usize)) -> Self {
         Self { cut, finish, intake, slices: Slices::new(aggregates, intake, limits), watermark: i64::MIN, loaded: false }
     }
 }

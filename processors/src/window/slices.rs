@@ -7,6 +7,7 @@ use arrow::compute::{filter, not, take};
 use datafusion::common::DataFusionError;
 use flow::{Batch, Count, DeadLetters, Error, Output, Reason, Result, StateReader, StateWriter};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The name of a slice, which is also that of its part of the state.
 pub(super) trait Name: Copy + Ord {
@@ -50,7 +51,7 @@ pub(super) enum Intake {
 
 /// See the page.
 pub(super) struct Slices<K> {
-    pub(super) aggregates: Aggregates,
+    pub(super) aggregates: Arc<Aggregates>,
     intake: Intake,
     max_keys: usize,
     max_state: usize,
@@ -65,7 +66,7 @@ pub(super) struct Slices<K> {
 
 impl<K: Name> Slices<K> {
     /// No slices; `limits` are the most groups and bytes.
-    pub(super) fn new(aggregates: Aggregates, intake: Intake, limits: (usize, usize)) -> Self {
+    pub(super) fn new(aggregates: Arc<Aggregates>, intake: Intake, limits: (usize, usize)) -> Self {
         let (open, held) = (BTreeMap::new(), Held::default());
         Self { aggregates, intake, max_keys: limits.0, max_state: limits.1, open, held, gone: vec![], groups: vec![] }
     }

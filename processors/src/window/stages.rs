@@ -40,7 +40,7 @@ fn marked(rows: Batch, marks: Vec<i64>) -> Batch {
 
 /// What a lane gives out, with its marks, and how many of its readings are late.
 fn first(options: &WindowOptions, readings: &[(usize, i64, i64)], steps: &[(usize, bool)], lag: i64) -> (Vec<(i64, Batch)>, usize) {
-    let make = || build_first(options, &schema()).unwrap();
+    let make = || first_maker(options, &schema()).unwrap()().unwrap();
     let (mut operator, mut out, mut parts, mut w, mut from) = (make(), Collect::default(), Parts::default(), i64::MIN, 0);
     for (length, again) in steps.iter().cycle() {
         let part = &readings[from..readings.len().min(from + length)];
@@ -68,7 +68,7 @@ fn first(options: &WindowOptions, readings: &[(usize, i64, i64)], steps: &[(usiz
 }
 
 fn second(options: &WindowOptions, mut partials: Vec<(i64, Batch)>, again: usize) -> Windows {
-    let make = || build_second(options, &schema()).unwrap();
+    let make = || second_maker(options, &schema()).unwrap()().unwrap();
     let (mut operator, mut out, mut parts) = (make(), Collect::default(), Parts::default());
     partials.sort_by_key(|(mark, _)| *mark);
     for (at, (mark, rows)) in partials.into_iter().enumerate() {
@@ -143,11 +143,11 @@ proptest! {
 #[test]
 fn a_partial_that_comes_too_late_is_told_with_the_number_of_its_readings() {
     let options = options(&json!({ "type": "tumbling", "size": "10us" }), &["device"]);
-    let mut lane = build_first(&options, &schema()).unwrap();
+    let mut lane = first_maker(&options, &schema()).unwrap()().unwrap();
     let (mut out, mut merged) = (Collect::default(), Collect::default());
     lane.on_batch(batch(&[("a", 1, 5), ("b", 2, 6), ("a", 3, 7)]), &mut out).unwrap();
     lane.on_watermark(EventTime(10), &mut out).unwrap();
-    let mut second = build_second(&options, &schema()).unwrap();
+    let mut second = second_maker(&options, &schema()).unwrap()().unwrap();
     second.on_watermark(EventTime(30), &mut merged).unwrap();
     let partial = out.rows.remove(0);
     let behind = vec![30; partial.len()];

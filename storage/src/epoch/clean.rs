@@ -1,8 +1,8 @@
 //! Removes what no longer counts: old records, and files of earlier owners that no record names.
 
 use super::{EpochError, EpochStore, Result, component, names};
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use world::{Bug, Disk, Entry, planted};
 
 /// This many of the newest records always stay: whoever stops for shorter than it takes to make them finds its parent's successors.
@@ -24,37 +24,43 @@ pub fn clean_records(store: &dyn EpochStore, lane: &str, last_whole: u64, reader
 
 /// Deletes files of the lane below `dirs` that carry a lower generation than ours and that no kept record names. Only after a claim.
 ///
-/// Returns their names. A writer that we fenced may still make some: they go at the next clean-up.
+/// Returns their names. A writer that we fenced may still make some: they go at the next clean-up. Records are read from the newest on, and only
+/// until they have named all files of earlier owners.
 pub fn clean_files(disk: &dyn Disk, store: &dyn EpochStore, lane: &str, generation: u64, dirs: &[&Path]) -> Result<Vec<String>> {
-    let mut named = BTreeSet::new();
-    for number in store.numbers(lane)? {
-        named.extend(store.read(lane, number)?.map(|r| r.files()).unwrap_or_default());
-    }
-    let mut deleted = Vec::new();
+    let mut unnamed = BTreeMap::new();
     for dir in dirs {
-        clean_dir(disk, dir, &component(lane), generation, &named, &mut deleted)?;
+        earlier(disk, dir, &component(lane), generation, &mut unnamed)?;
     }
-    deleted.sort_unstable();
-    Ok(deleted)
+    for number in store.numbers(lane)?.into_iter().rev() {
+        if unnamed.is_empty() || planted(Bug::NamedFilesCleaned) {
+            break;
+        }
+        for file in store.read(lane, number)?.map(|record| record.files()).unwrap_or_default() {
+            unnamed.remove(&file);
+        }
+    }
+    if planted(Bug::NothingCleaned) {
+        return Ok(vec![]);
+    }
+    for path in unnamed.values() {
+        disk.remove(path).map_err(EpochError::io("cannot delete", path))?;
+    }
+    Ok(unnamed.into_keys().collect())
 }
 
-fn clean_dir(disk: &dyn Disk, dir: &Path, lane: &str, generation: u64, named: &BTreeSet<String>, deleted: &mut Vec<String>) -> Result<()> {
+/// The files of a lane below `dir` that carry a lower generation, by name.
+fn earlier(disk: &dyn Disk, dir: &Path, lane: &str, generation: u64, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     if !disk.exists(dir).map_err(EpochError::io("cannot look for", dir))? {
         return Ok(());
     }
     for Entry { path, is_dir } in disk.list(dir).map_err(EpochError::io("cannot list", dir))? {
         if is_dir {
-            clean_dir(disk, &path, lane, generation, named, deleted)?;
+            earlier(disk, &path, lane, generation, found)?;
             continue;
         }
         let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        let earlier = names::lane_and_generation(name).is_some_and(|(l, g)| l == lane && g < generation);
-        if planted(Bug::NothingCleaned) {
-            continue;
-        }
-        if earlier && (planted(Bug::NamedFilesCleaned) || !named.contains(name)) {
-            deleted.push(name.to_owned());
-            disk.remove(&path).map_err(EpochError::io("cannot delete", &path))?;
+        if names::lane_and_generation(name).is_some_and(|(l, g)| l == lane && g < generation) {
+            found.insert(name.to_owned(), path);
         }
     }
     Ok(())
