@@ -36,12 +36,14 @@ pub enum Command {
     },
     /// Asks a running pipeline, or its data directory when none runs.
     Sql(SqlArguments),
-    /// Shows the lanes of a pipeline: which process has each, and how far it is.
+    /// Shows the lanes of a pipeline: which process has each, how far it is, and how far behind its topic.
     Lanes(LanesArguments),
     /// Sends the readings of a simulated fleet of devices to an MQTT broker or into a file, and keeps the truth about them.
     Simulate(Box<bench::simulate::SimulateOptions>),
     /// Holds the tables of a pipeline against the truth of a simulation; exit code 1 when a row differs.
     Verify(VerifyArguments),
+    /// Takes the readings that a pipeline has kept again with another file of it, in a folder beside, and shows how the tables would differ; exit code 1 when they do.
+    Replay(ReplayArguments),
     /// Looks after the files of a pipeline's tables.
     Tiers {
         /// What to do with them.
@@ -124,19 +126,6 @@ pub struct LanesArguments {
     pub format: Option<Format>,
 }
 
-/// A row for each log of each lane.
-const LANES: &str = "SELECT l.lane, l.owner, e.log, e.next, l.record, l.watermark, l.hot_rows, l.segments \
-                     FROM tidegate.lanes l LEFT JOIN tidegate.epochs e ON e.lane = l.lane ORDER BY l.lane, e.log";
-
-impl LanesArguments {
-    /// The question that they are.
-    #[must_use]
-    pub fn question(self) -> SqlArguments {
-        let Self { config, data_dir, url, format } = self;
-        SqlArguments { config, data_dir, url, format, sql: LANES.to_owned() }
-    }
-}
-
 /// What is held against what.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArguments {
@@ -158,6 +147,32 @@ pub struct VerifyArguments {
     /// Print the verdict as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is taken again, and by which pipeline.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArguments {
+    /// Whose readings. The pipeline may run.
+    #[command(flatten)]
+    pub whose: WhoseArguments,
+    /// The file of the new pipeline.
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: PathBuf,
+    /// Only readings from this event time on, as `2026-01-31T00:00:00Z`.
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::instant)]
+    pub from: Option<i64>,
+    /// A new or empty folder for the readings and the new tables. It stays: `tidegate sql --data-dir DIR/data` asks it.
+    #[arg(long, value_name = "DIR", default_value = "replay")]
+    pub to: PathBuf,
+    /// Print the difference as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An instant of RFC 3339, in microseconds.
+fn instant(text: &str) -> Result<i64, String> {
+    let parsed = chrono::DateTime::parse_from_rfc3339(text);
+    parsed.map(|at| at.timestamp_micros()).map_err(|e| format!("{e}; an instant is written as 2026-01-31T00:00:00Z"))
 }
 
 /// What is done with the files of a pipeline's tables.

@@ -1,5 +1,5 @@
 //! From a pipeline's file to running lanes: `spec` (what is written) → `plan` (what is meant) → `run` (lanes, threads, the journal and the
-//! tables around them). Beside them: mistakes shown with their place, the command line, logs, the names of all metrics, the demo, and what is simulated and verified.
+//! tables around them). Beside them: mistakes shown with their place, the command line, logs, the names of all metrics, the demo, and what is simulated, verified and replayed.
 //!
 //! Absent by intent: decoding, operators and storage, which are rooms of their own and only composed here.
 
@@ -10,6 +10,7 @@ pub mod logs;
 pub mod metrics;
 pub mod plan;
 pub mod relay;
+pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod simulate;

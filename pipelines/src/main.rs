@@ -1,10 +1,12 @@
 //! The binary `tidegate`. Exit codes: 0 done, 1 failure, 2 usage, 78 a mistake in the configuration (as in sysexits.h).
 
 use clap::Parser;
-use pipelines::cli::{Cli, Command, DemoArguments, RunArguments, SqlArguments, TiersCommand, VerifyArguments, WhoseArguments};
+use pipelines::cli::{
+    Cli, Command, DemoArguments, LanesArguments, ReplayArguments, RunArguments, SqlArguments, TiersCommand, VerifyArguments, WhoseArguments,
+};
 use pipelines::diagnose::Problems;
 use pipelines::plan::{Plan, TableKind};
-use pipelines::{demo, logs, run, schema, simulate, tiers, verify};
+use pipelines::{demo, logs, replay, run, schema, simulate, tiers, verify};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -31,9 +33,10 @@ fn main() -> ExitCode {
         Command::Check { file, json } => check(&file, json),
         Command::Test { file } => test(&file),
         Command::Sql(arguments) => sql(&arguments),
-        Command::Lanes(arguments) => sql(&arguments.question()),
+        Command::Lanes(arguments) => lanes(&arguments),
         Command::Simulate(options) => run_simulation(&options),
         Command::Verify(arguments) => run_verification(&arguments),
+        Command::Replay(arguments) => replay(&arguments),
         Command::Tiers { what } => run_tiers(&what),
         Command::Schema => print(&format!("{:#}\n", schema::schema())),
         Command::Version => print(concat!("tidegate ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -72,6 +75,17 @@ fn run_verification(arguments: &VerifyArguments) -> Result<(), Failure> {
     if verdict.is_right() { Ok(()) } else { Err(Failure::Other("the tables are not what the truth says".to_owned())) }
 }
 
+fn replay(arguments: &ReplayArguments) -> Result<(), Failure> {
+    logs::install("error").map_err(Failure::Other)?;
+    let (old, data_dir) = whose(&arguments.whose)?;
+    let new = plan(&arguments.pipeline)?;
+    let text = std::fs::read_to_string(&arguments.pipeline);
+    let text = text.map_err(|e| Failure::Configuration(format!("{}: {e}\n", arguments.pipeline.display())))?;
+    let difference = replay::replay(old, &data_dir, &new, &text, arguments).map_err(|e| Failure::Other(e.to_string()))?;
+    print(&if arguments.json { format!("{:#}\n", json!(difference)) } else { difference.to_string() })?;
+    if difference.is_none() { Ok(()) } else { Err(Failure::Other("the tables differ".to_owned())) }
+}
+
 fn run_tiers(what: &TiersCommand) -> Result<(), Failure> {
     logs::install("error").map_err(Failure::Other)?;
     let failed = |e: flow::Error| Failure::Other(e.to_string());
@@ -103,6 +117,11 @@ fn whose(arguments: &WhoseArguments) -> Result<(Option<Plan>, PathBuf), Failure>
 fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
     let plan = arguments.config.as_deref().map(plan).transpose()?;
     run::sql(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
+}
+
+fn lanes(arguments: &LanesArguments) -> Result<(), Failure> {
+    let plan = arguments.config.as_deref().map(plan).transpose()?;
+    run::lanes(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
 }
 
 fn check(file: &Path, as_json: bool) -> Result<(), Failure> {

@@ -332,6 +332,16 @@ fn records_in_any_partition_make_whole_windows_and_rows_go_to_topics_of_their_ow
         let count = pipeline.count(&format!("SELECT count(*) FROM everywhere WHERE site = '{site}'"));
         assert!(count > 0 && published.len() as u64 == count, "{topic}: {} records of {count} rows", published.len());
     }
+
+    let lag = || {
+        let shown = pipeline.call(&["lanes", "--config", "pipeline.toml", "--format", "csv"]);
+        let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let at = text.lines().next().and_then(|head| head.split(',').position(|name| name == "lag")).expect("a column of its own");
+        text.lines().skip(1).filter_map(|line| line.split(',').nth(at)?.parse::<u64>().ok()).collect::<Vec<_>>()
+    };
+    assert_eq!(lag(), [0, 0, 0], "all is read");
+    fleet.send(300);
+    assert_eq!((lag().len(), lag().iter().sum::<u64>()), (3, 300), "nobody has read these");
 }
 
 #[test]

@@ -43,6 +43,7 @@ mod power;
 mod real;
 mod recovery;
 mod refused;
+mod replay;
 mod revised;
 mod rules;
 mod shared;

@@ -28,8 +28,8 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Seeds of a run without `SEEDS`: what two cores do in four minutes.
-const SEEDS: u64 = 6_000;
+/// Seeds of a run without `SEEDS`: what two cores do in five minutes.
+const SEEDS: u64 = 10_000;
 /// One seed in so many is run twice, and must log the same.
 const TWICE: u64 = 100;
 

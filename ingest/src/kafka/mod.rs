@@ -13,11 +13,13 @@
 mod batch;
 mod client;
 mod connection;
+mod ends;
 mod options;
 mod partition;
 mod reader;
 
 pub use connection::{Connection, Mechanism, Sasl, check_topic};
+pub use ends::ends;
 pub use options::{KafkaOptions, MetadataColumns, OnGap, Start};
 pub use partition::{Partition, Read};
 pub use reader::{Attach, Reader, Wanted, log_name};

@@ -24,24 +24,38 @@ const TOKEN: &str = "TIDEGATE_TOKEN";
 
 /// Answers a statement on stdout.
 pub(crate) async fn sql(plan: Option<Plan>, arguments: &SqlArguments) -> Result<()> {
-    let data_dir = plan.as_ref().map(|p| p.data_dir.clone()).or(arguments.data_dir.clone()).unwrap_or_else(|| PathBuf::from(DATA_DIR));
-    let format = form(arguments.format);
+    show(&answer(plan, arguments, form(arguments.format)).await?)
+}
+
+/// The answer to a statement.
+pub(crate) async fn answer(plan: Option<Plan>, arguments: &SqlArguments, format: gateway::format::Format) -> Result<Vec<u8>> {
+    let data_dir = data_dir(plan.as_ref(), arguments.data_dir.as_deref());
     let running = match &arguments.url {
         Some(url) => Some(Running::at(url.to_string(), plan.as_ref())),
         None => Running::find(plan.as_ref(), &data_dir).await,
     };
-    let text = match running {
-        Some(running) => running.ask(&arguments.sql, format).await?,
-        None => read(plan, &data_dir, &arguments.sql, format).await?,
-    };
+    match running {
+        Some(running) => running.ask(&arguments.sql, format).await,
+        None => read(plan, &data_dir, &arguments.sql, format).await,
+    }
+}
+
+/// Where the data lies: as the plan says, or who asks.
+pub(crate) fn data_dir(plan: Option<&Plan>, asked: Option<&Path>) -> PathBuf {
+    plan.map(|plan| plan.data_dir.clone()).or(asked.map(Path::to_owned)).unwrap_or_else(|| PathBuf::from(DATA_DIR))
+}
+
+/// Writes an answer to stdout.
+pub(crate) fn show(text: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(&text).and_then(|()| out.flush()) {
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::stop("writing the answer", e)),
         _ => Ok(()),
     }
 }
 
-fn form(wanted: Option<Format>) -> gateway::format::Format {
+/// What a person asked for; else a table on a terminal, and CSV.
+pub(crate) fn form(wanted: Option<Format>) -> gateway::format::Format {
     use gateway::format::Format as Form;
     match wanted {
         Some(Format::Table) => Form::Table,
@@ -161,6 +175,6 @@ pub(crate) fn kept(data_dir: &Path) -> Result<Plan> {
 }
 
 /// A line for the person who asked; where stderr cannot be written there is nobody to tell.
-fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

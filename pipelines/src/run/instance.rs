@@ -126,8 +126,8 @@ struct KafkaSource {
     postponed: Option<Wanted>,
 }
 
-/// Runs a pipeline until it is drained or told to stop.
-pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
+/// Runs a pipeline until it is drained or told to stop. Says whether it was drained.
+pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<bool> {
     make_private(&plan.data_dir)?;
     let owner = shared::owner(&plan, arguments.instance.as_deref())?;
     let home = shared::home(&plan, &owner);
@@ -160,10 +160,11 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
     stop_serving.cancel();
     let _ = (moving.await, observing.await, serving.await);
     let _ = std::fs::remove_file(home.join(INSTANCE));
-    ended?;
+    let why = ended?;
     left.unwrap_or_else(|_| {
         Err(Error::new(Remedy::Stop, format!("not sealed within {STOP_WITHIN:?}; the log is safe and will be read again")))
-    })
+    })?;
+    Ok(matches!(why, Why::Drained))
 }
 
 /// Room without which a pipeline of files does not start, in bytes.
@@ -545,14 +546,14 @@ impl Instance {
     }
 
     /// Waits until something ends the pipeline; a drained one closes its windows and moves what may move.
-    async fn until_ended(&mut self, until_idle: Option<Duration>, hurry: &AtomicBool) -> Result<()> {
+    async fn until_ended(&mut self, until_idle: Option<Duration>, hurry: &AtomicBool) -> Result<Why> {
         match self.why(until_idle).await? {
-            Why::Asked => Ok(()),
+            Why::Asked => Ok(Why::Asked),
             Why::Drained => {
                 hurry.store(true, Ordering::Relaxed);
                 tokio::select! {
-                    ended = self.end_lanes() => ended,
-                    asked = signal() => asked,
+                    ended = self.end_lanes() => ended.map(|()| Why::Drained),
+                    asked = signal() => asked.map(|()| Why::Asked),
                 }
             }
         }

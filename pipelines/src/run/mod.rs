@@ -3,7 +3,7 @@
 //! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water`, `breaker`, `tend`, `upkeep` are pure; `driver` is a lane's shell, `close` its durable steps; `feed`, `files` and `kafka`
 //! bring its log, `stage` that of a second stage, by what stands in `outlets`; `handles` leads to all lanes;
 //! `build` claims and wires lanes; `moves` drives the mover and the upkeep of cold tables; `observe` makes metrics; `core` is the durable part, in a world that is
-//! given; `instance` puts it on threads; `ask` is `tidegate sql`, `trial` is `tidegate test`.
+//! given; `instance` puts it on threads; `ask` is `tidegate sql`, `lanes` is `tidegate lanes`, `trial` is `tidegate test`.
 
 pub(crate) mod ask;
 mod breaker;
@@ -24,6 +24,7 @@ mod http;
 pub(crate) mod instance;
 mod kafka;
 mod lane;
+mod lanes;
 mod liaison;
 mod lookups;
 mod marks;
@@ -41,12 +42,17 @@ pub mod trial;
 mod upkeep;
 mod water;
 
-use crate::cli::{RunArguments, SqlArguments};
+use crate::cli::{LanesArguments, RunArguments, SqlArguments};
 use crate::plan::Plan;
 use flow::{Error, Result};
 
 /// Runs a pipeline until it is drained or a signal comes. What is sealed stays whatever happens; the rest is read again.
 pub fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
+    run_to_end(plan, arguments).map(|_| ())
+}
+
+/// The same; says whether everything was read, and no signal came before.
+pub(crate) fn run_to_end(plan: Plan, arguments: &RunArguments) -> Result<bool> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(instance::run(plan, arguments));
     // A client that still waits for an absent broker keeps nobody: what it was about to publish is in the outbox.
@@ -57,6 +63,11 @@ pub fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
 /// Answers one statement on stdout, from the running instance or from the data directory.
 pub fn sql(plan: Option<Plan>, arguments: &SqlArguments) -> Result<()> {
     runtime()?.block_on(ask::sql(plan, arguments))
+}
+
+/// Shows the lanes on stdout, as `sql` answers, and how far they are behind their topics.
+pub fn lanes(plan: Option<Plan>, arguments: &LanesArguments) -> Result<()> {
+    runtime()?.block_on(lanes::lanes(plan, arguments))
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -1,0 +1,21 @@
+//! How far the partitions of a topic reach: for people who want to know how far a pipeline is behind.
+
+use super::options::KafkaOptions;
+use flow::{Error, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use std::time::Duration;
+
+/// How long the brokers may take to answer.
+const ASK: Duration = Duration::from_secs(5);
+
+/// The offset behind the last record of each partition, in their order; none of one that is not there. It waits for brokers.
+pub fn ends(options: &KafkaOptions, partitions: &[(String, i32)]) -> Result<Vec<Option<u64>>> {
+    let wrong = |e: crate::decode::OptionError| Error::stop(format!("{}: {}", e.path, e.message), e);
+    let config = options.connection().properties().map_err(wrong)?;
+    let failed = |e| Error::stop("asking for the ends of partitions", e);
+    let consumer: BaseConsumer = config.create().map_err(failed)?;
+    // Who asks for one partition of a cluster that is away waits once, not for each.
+    consumer.fetch_metadata(partitions.first().map(|(topic, _)| topic.as_str()), ASK).map_err(failed)?;
+    let end = |(topic, partition): &(String, i32)| consumer.fetch_watermarks(topic, *partition, ASK).ok();
+    Ok(partitions.iter().map(|of| end(of).and_then(|(_, high)| u64::try_from(high).ok())).collect())
+}

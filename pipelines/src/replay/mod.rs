@@ -1,0 +1,185 @@
+//! `tidegate replay`: what another pipeline would have made of the readings that a pipeline has taken, before anybody switches over.
+//!
+//! ```text
+//! old tables, sealed rows ─► log: a file for each source ─► the new pipeline with files as sources ─► new tables ─┐
+//!           └──────────────────────────────────────────────────────────────────────────► held against each other ◄┘
+//! ```
+//! The log is the table of a source's readings, in whatever tier they are: `log`. The new pipeline runs in a folder of its own, without sinks and cold
+//! tables: `rewrite`. Of both, rows are compared that are complete: before the least watermark of the old lanes, and from the first reading that was
+//! taken again: `compare`. Nothing of the old pipeline is touched, and it may run.
+
+mod compare;
+mod log;
+mod rewrite;
+
+use crate::cli::{ReplayArguments, RunArguments};
+use crate::plan::{Input, Plan, PlannedTable, TableKind};
+use crate::run::ask::{kept, sealed, stopped};
+use crate::run::run_to_end;
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use compare::TableDifference;
+use flow::{Error, EventTime, Remedy, Result};
+use gateway::query::{Engine, Limits};
+use log::{instant, moment};
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What two pipelines have made of the same readings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Difference {
+    /// Rows from this instant on are compared (RFC 3339); none where nothing was taken again.
+    pub from: Option<String>,
+    /// Rows before this instant are compared; none where the old pipeline has read everything to its end.
+    pub until: Option<String>,
+    /// How many readings were taken again.
+    pub readings: u64,
+    /// Columns of the new pipeline's sources that the old one has not kept: they are null.
+    pub nulls: Vec<String>,
+    /// The tables that both have, but those of readings.
+    pub tables: Vec<TableDifference>,
+    /// Tables that only the old pipeline has.
+    pub only_old: Vec<String>,
+    /// Tables that only the new one has.
+    pub only_new: Vec<String>,
+}
+
+impl Difference {
+    /// Whether every table that both have is the same in both.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.tables.iter().all(TableDifference::is_none)
+    }
+}
+
+/// Takes the readings of a pipeline again with the new one, and compares. `text` is that of `arguments.pipeline`, `new` its plan.
+pub fn replay(old: Option<Plan>, data_dir: &Path, new: &Plan, text: &str, arguments: &ReplayArguments) -> Result<Difference> {
+    let old = old.map_or_else(|| kept(data_dir), Ok)?;
+    empty(&arguments.to)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Error::stop("starting threads", e))?;
+    let until = closed(&old, data_dir)?;
+    // Its view is newer than the watermarks: what they closed is in it.
+    let before = stopped(&old, data_dir, unlimited())?;
+    let logs = log::find(&old, new)?;
+    let (mut readings, mut first) = (0, None::<i64>);
+    for log in &logs {
+        let written = runtime.block_on(log.write(&before, arguments.from, &arguments.to))?;
+        readings += written.rows;
+        first = [first, written.first].into_iter().flatten().min();
+    }
+    let range = first.zip(until);
+    let compared: Vec<_> = new.tables.iter().filter(|table| is_made(table)).collect();
+    let mut olds = vec![];
+    for table in &compared {
+        // Before the new pipeline runs, which may take longer than the old one keeps files that it has replaced.
+        olds.push(match (old.tables.iter().find(|of| of.name == table.name), range) {
+            (Some(_), Some((from, until))) => Some(runtime.block_on(rows(&before, table_range(table, from, until)))?),
+            _ => None,
+        });
+    }
+    let file = arguments.to.join(rewrite::FILE);
+    let again = rewrite::rewritten(text, &logs, &arguments.to)?;
+    std::fs::write(&file, &again).map_err(|e| Error::stop(format!("writing {}", file.display()), e))?;
+    let plan = Plan::read(&file.display().to_string(), &again).map_err(|problems| Error::new(Remedy::Stop, problems.render(false)))?;
+    if !run_to_end(plan.clone(), &RunArguments { file, until_idle: None, instance: None })? {
+        return Err(Error::new(Remedy::Stop, "the replay was told to stop before it had taken everything"));
+    }
+    let after = stopped(&plan, &plan.data_dir, unlimited())?;
+    let mut tables = vec![];
+    for (table, old_rows) in compared.iter().zip(olds) {
+        let (Some(old_rows), Some((from, until))) = (old_rows, range) else { continue };
+        let new_rows = runtime.block_on(rows(&after, table_range(table, from, until)))?;
+        tables.push(compare::compare(&table.name, &identity(table), &old_rows, &new_rows)?);
+    }
+    let names = |of: &Plan, other: &Plan| {
+        let made = of.tables.iter().filter(|table| is_made(table) && other.tables.iter().all(|t| t.name != table.name));
+        made.map(|table| table.name.clone()).collect()
+    };
+    Ok(Difference {
+        from: range.map(|(from, _)| instant(from)),
+        // All of it was read to the end: there is no watermark any more.
+        until: range.filter(|(_, until)| *until < i64::MAX).map(|(_, until)| instant(until)),
+        readings,
+        nulls: logs.iter().flat_map(|log| log.missing().map(|column| format!("{}.{column}", log.source.name))).collect(),
+        tables,
+        only_old: names(&old, new),
+        only_new: names(new, &old),
+    })
+}
+
+/// A table that operators make: of readings themselves both pipelines have the same.
+fn is_made(table: &PlannedTable) -> bool {
+    table.kind == TableKind::Declared && table.inputs.iter().any(|input| !matches!(input, Input::Source(_)))
+}
+
+/// The least watermark of the old lanes, in microseconds: what lies before it is complete.
+fn closed(old: &Plan, data_dir: &Path) -> Result<Option<i64>> {
+    let (stored, _) = sealed(old, data_dir)?;
+    let watermarks = stored.lanes.iter().map(|(_, _, whole)| whole.sealed_watermark()).filter(|w| *w != EventTime::MIN);
+    Ok(watermarks.map(|w| w.0).min())
+}
+
+/// The column by which a table's rows are placed in time, and its rows between two instants. A window counts where all of it lies between them.
+fn table_range(table: &PlannedTable, from: i64, until: i64) -> String {
+    let start = if table.schema.index_of(START).is_ok() { START } else { flow::EVENT_TIME };
+    let (time, from, until) = (flow::EVENT_TIME, moment(from), moment(until));
+    format!("SELECT * FROM \"{}\" WHERE \"{start}\" >= {from} AND \"{time}\" < {until}", table.name)
+}
+
+/// The start of a window.
+const START: &str = "window_start";
+
+/// The columns that say which row of a table it is.
+fn identity(table: &PlannedTable) -> Vec<String> {
+    let time = if table.schema.index_of(START).is_ok() { START } else { flow::EVENT_TIME };
+    table.key.iter().map(String::as_str).chain([time]).map(str::to_owned).collect()
+}
+
+async fn rows(engine: &Engine, sql: String) -> Result<RecordBatch> {
+    let answer = engine.query(&sql).await.map_err(|e| Error::stop(format!("asking `{sql}`"), e))?;
+    concat_batches(&plain(&answer.schema), &answer.batches).map_err(|e| Error::stop("joining rows", e))
+}
+
+/// The columns without what else is said about them.
+fn plain(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().clone()))
+}
+
+/// Whole tables are read, and nobody else asks.
+fn unlimited() -> Limits {
+    Limits { memory_bytes: usize::MAX, deadline: Duration::from_secs(24 * 3_600), rows: usize::MAX, ..Limits::default() }
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::stop(format!("making {}", folder.display()), e))?;
+    let mut entries = std::fs::read_dir(folder).map_err(|e| Error::stop(format!("looking into {}", folder.display()), e))?;
+    match entries.next() {
+        Some(_) => Err(Error::new(Remedy::Stop, format!("{} is not empty; `--to` names a new or empty folder", folder.display()))),
+        None => Ok(()),
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} readings were taken again", self.readings)?;
+        if !self.nulls.is_empty() {
+            writeln!(f, "null, since they were not kept: {}", self.nulls.join(", "))?;
+        }
+        match (&self.from, &self.until) {
+            (Some(from), Some(until)) => writeln!(f, "compared from {from} to {until}")?,
+            (Some(from), None) => writeln!(f, "compared from {from} on")?,
+            (None, _) => writeln!(f, "nothing could be compared: there are no readings, or the old pipeline has closed nothing yet")?,
+        }
+        self.tables.iter().try_for_each(|table| write!(f, "{table}"))?;
+        for (names, which) in [(&self.only_old, "old"), (&self.only_new, "new")] {
+            if !names.is_empty() {
+                writeln!(f, "only the {which} pipeline has: {}", names.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
