@@ -21,7 +21,7 @@ pub struct KafkaSinkOptions {
     /// The topic. It must be there. `{column}` in it is the value of a column, so that rows go to topics of their own: `plant-{site}`.
     pub topic: String,
     /// Where rows go whose own topic is not there, or cannot have such a name. Needed with columns in `topic`: none of them makes a topic, so that no device can
-    /// hold up others. Progress stands under this name.
+    /// hold up others. Topics of the cluster itself (`__…`) are nobody's own. Progress stands under this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otherwise: Option<String>,
     /// Columns that make the record's key, and so its partition as Java's producers choose it (murmur2). One column stands as its text, several as a
@@ -68,6 +68,9 @@ impl KafkaSinkOptions {
         self.check_topics()?;
         if self.headers.contains_key(ID) {
             return Err(mistake("headers", format!("`{ID}` is the header with a row's name"), None));
+        }
+        if self.headers.keys().any(|name| name.is_empty() || name.contains('\0')) {
+            return Err(mistake("headers", "a header has a name without a zero byte", None));
         }
         self.connection().check(&OURS)
     }
@@ -118,6 +121,7 @@ mod tests {
             ("topic = \"a-{b}\"\notherwise = \"c/d\"", "otherwise"),
             ("topic = \"a\"\notherwise = \"c\"", "otherwise"),
             ("topic = \"a\"\nheaders = { tidegate-id = \"b\" }", "headers"),
+            ("topic = \"a\"\nheaders = { \"x\\u0000\" = \"b\" }", "headers"),
         ] {
             assert_eq!(wrong(mistaken).as_deref(), Some(key), "{mistaken}");
         }

@@ -15,6 +15,7 @@ mod rewrite;
 use crate::cli::{ReplayArguments, RunArguments};
 use crate::plan::{Input, Plan, PlannedTable, TableKind};
 use crate::run::ask::{kept, sealed, stopped};
+use crate::run::instance::make_private;
 use crate::run::run_to_end;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -157,10 +158,11 @@ fn unlimited() -> Limits {
 fn empty(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::stop(format!("making {}", folder.display()), e))?;
     let mut entries = std::fs::read_dir(folder).map_err(|e| Error::stop(format!("looking into {}", folder.display()), e))?;
-    match entries.next() {
-        Some(_) => Err(Error::new(Remedy::Stop, format!("{} is not empty; `--to` names a new or empty folder", folder.display()))),
-        None => Ok(()),
+    if entries.next().is_some() {
+        return Err(Error::new(Remedy::Stop, format!("{} is not empty; `--to` names a new or empty folder", folder.display())));
     }
+    // What devices have said is not for everybody.
+    make_private(folder)
 }
 
 impl fmt::Display for Difference {

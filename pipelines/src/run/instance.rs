@@ -685,7 +685,7 @@ async fn signal() -> Result<()> {
 }
 
 /// Makes the data directory for its owner alone.
-fn make_private(data_dir: &Path) -> Result<()> {
+pub(crate) fn make_private(data_dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let made = std::fs::create_dir_all(data_dir).and_then(|()| std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700)));
     made.map_err(|e| Error::stop(format!("making {}", data_dir.display()), e))
