@@ -108,7 +108,7 @@ fn a_replay_shows_what_another_pipeline_would_have_made_and_touches_nothing() {
 
     write(of("t < 200", ""));
     let (code, found) = replayed(&tidegate, &["--to", "same"]);
-    assert_eq!((code, found["readings"].as_i64()), (Some(0), Some(READINGS)), "{found:#}");
+    assert_eq!((code, found["readings"].as_i64(), found["refused"].as_i64()), (Some(0), Some(READINGS), Some(0)), "{found:#}");
     assert_eq!((rows_of(&found, "per_device"), rows_of(&found, "everywhere")), ([closed, 0, 0, 0], [4, 0, 0, 0]));
 
     // Hot readings are left out, and a column is wanted that was not kept.

@@ -39,6 +39,8 @@ pub struct Difference {
     pub until: Option<String>,
     /// How many readings were taken again.
     pub readings: u64,
+    /// How many of them the new pipeline could not use: they are in its `dead_letters`.
+    pub refused: u64,
     /// Columns of the new pipeline's sources that the old one has not kept: they are null.
     pub nulls: Vec<String>,
     /// The tables that both have, but those of readings.
@@ -105,6 +107,7 @@ pub fn replay(old: Option<Plan>, data_dir: &Path, new: &Plan, text: &str, argume
         // All of it was read to the end: there is no watermark any more.
         until: range.filter(|(_, until)| *until < i64::MAX).map(|(_, until)| instant(until)),
         readings,
+        refused: runtime.block_on(refused(&after))?,
         nulls: logs.iter().flat_map(|log| log.missing().map(|column| format!("{}.{column}", log.source.name))).collect(),
         tables,
         only_old: names(&old, new),
@@ -145,6 +148,12 @@ async fn rows(engine: &Engine, sql: String) -> Result<RecordBatch> {
     concat_batches(&plain(&answer.schema), &answer.batches).map_err(|e| Error::stop("joining rows", e))
 }
 
+/// How many dead letters there are.
+async fn refused(engine: &Engine) -> Result<u64> {
+    let found = rows(engine, "SELECT reason FROM dead_letters".to_owned()).await?;
+    Ok(found.num_rows() as u64)
+}
+
 /// The columns without what else is said about them.
 fn plain(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().clone()))
@@ -168,6 +177,9 @@ fn empty(folder: &Path) -> Result<()> {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} readings were taken again", self.readings)?;
+        if self.refused > 0 {
+            writeln!(f, "{} of them could not be used: see dead_letters", self.refused)?;
+        }
         if !self.nulls.is_empty() {
             writeln!(f, "null, since they were not kept: {}", self.nulls.join(", "))?;
         }

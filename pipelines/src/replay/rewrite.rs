@@ -76,7 +76,7 @@ fn source_of(log: &Log, written: &Table, folder: &Path) -> Table {
     source.insert("path".into(), text(&log.path(folder).display().to_string()));
     source.insert("decode".into(), of(decode));
     source.insert("columns".into(), Value::Table(columns));
-    for kept in ["key", "watermark", "max_message"] {
+    for kept in ["key", "watermark"] {
         source.extend(written.get(kept).map(|value| (kept.to_owned(), value.clone())));
     }
     source
