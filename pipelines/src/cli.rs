@@ -158,6 +158,10 @@ pub struct ReplayArguments {
     /// The file of the new pipeline.
     #[arg(long, value_name = "FILE")]
     pub pipeline: PathBuf,
+    /// Kafka sources read their topics again, from the first record that is there to the last of now, and not the tables of their readings: messages are
+    /// decoded anew.
+    #[arg(long)]
+    pub topics: bool,
     /// Only readings from this event time on, as `2026-01-31T00:00:00Z`.
     #[arg(long, value_name = "TIME", value_parser = crate::cli::instant)]
     pub from: Option<i64>,

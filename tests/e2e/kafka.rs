@@ -340,6 +340,28 @@ fn records_in_any_partition_make_whole_windows_and_rows_go_to_topics_of_their_ow
         text.lines().skip(1).filter_map(|line| line.split(',').nth(at)?.parse::<u64>().ok()).collect::<Vec<_>>()
     };
     assert_eq!(lag(), [0, 0, 0], "all is read");
+
+    // Another decoding of the same bytes.
+    let text = std::fs::read_to_string(pipeline.path("pipeline.toml")).unwrap();
+    let anew = text.replace("columns = { seq", r#"columns = { w = { path = "$.v", type = "float64" }, seq"#);
+    std::fs::write(pipeline.path("new.toml"), anew).unwrap();
+    let replay = ["replay", "--config", "pipeline.toml", "--pipeline", "new.toml", "--topics", "--to", "again", "--json"];
+    let done = pipeline.call(&replay);
+    let found: serde_json::Value =
+        serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&done.stderr)));
+    assert_eq!(
+        (done.status.code(), found["readings"].as_u64(), found["refused"].as_u64()),
+        (Some(0), Some(fleet.sent), Some(0)),
+        "{found:#}"
+    );
+    let equal: Vec<_> = found["tables"].as_array().unwrap().iter().map(|table| table["equal"].as_u64().unwrap()).collect();
+    // The first reading is within a window, which was not whole.
+    let of =
+        |table: &str| pipeline.count(&format!("SELECT count(*) FROM {table} WHERE window_start >= (SELECT min(event_time) FROM readings)"));
+    assert_eq!(equal, [of("per_device"), of("everywhere")], "{found:#}");
+    let sums = pipeline.call(&["sql", "--data-dir", "again/data", "SELECT count(w), sum(w) = sum(v) FROM readings"]);
+    assert_eq!(String::from_utf8_lossy(&sums.stdout).lines().nth(1), Some(format!("{},true", fleet.sent).as_str()));
+
     fleet.send(300);
     assert_eq!((lag().len(), lag().iter().sum::<u64>()), (3, 300), "nobody has read these");
 }

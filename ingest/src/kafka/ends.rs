@@ -19,3 +19,20 @@ pub fn ends(options: &KafkaOptions, partitions: &[(String, i32)]) -> Result<Vec<
     let end = |(topic, partition): &(String, i32)| consumer.fetch_watermarks(topic, *partition, ASK).ok();
     Ok(partitions.iter().map(|of| end(of).and_then(|(_, high)| u64::try_from(high).ok())).collect())
 }
+
+/// All partitions of a source's topics with the offset behind their last record. It waits for brokers.
+pub fn reach(options: &KafkaOptions) -> Result<Vec<(String, i32, u64)>> {
+    let wrong = |e: crate::decode::OptionError| Error::stop(format!("{}: {}", e.path, e.message), e);
+    let config = options.connection().properties().map_err(wrong)?;
+    let consumer: BaseConsumer = config.create().map_err(|e| Error::stop("making a Kafka client", e))?;
+    let mut all = vec![];
+    for topic in &options.topics {
+        let failed = |e| Error::stop(format!("asking for topic {topic}"), e);
+        let metadata = consumer.fetch_metadata(Some(topic), ASK).map_err(failed)?;
+        for partition in metadata.topics().iter().filter(|of| of.name() == topic).flat_map(|of| of.partitions()) {
+            let (_, high) = consumer.fetch_watermarks(topic, partition.id(), ASK).map_err(failed)?;
+            all.push((topic.clone(), partition.id(), u64::try_from(high).unwrap_or(0)));
+        }
+    }
+    Ok(all)
+}

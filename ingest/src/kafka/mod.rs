@@ -19,7 +19,7 @@ mod partition;
 mod reader;
 
 pub use connection::{Connection, Mechanism, Sasl, check_topic};
-pub use ends::ends;
+pub use ends::{ends, reach};
 pub use options::{KafkaOptions, MetadataColumns, OnGap, Start};
 pub use partition::{Partition, Read};
 pub use reader::{Attach, Reader, Wanted, log_name};

@@ -1,6 +1,7 @@
-//! The readings of a source as a file, by event time: from the table that keeps them as they came.
+//! The readings of a source: a file by event time, of the table that keeps them as they came, or the source's topic itself.
 
-use crate::plan::{Input, Plan, PlannedSource};
+use crate::plan::{Input, Plan, PlannedSource, PlannedTable};
+use crate::spec::Source;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
@@ -19,10 +20,19 @@ const SLICE_ROWS: i64 = 500_000;
 pub(super) struct Log {
     /// The source of the new pipeline.
     pub(super) source: PlannedSource,
-    /// The table of the old one.
-    table: String,
-    /// The columns of the source that the table has.
-    columns: Vec<String>,
+    pub(super) place: Place,
+}
+
+/// Where readings are taken from.
+pub(super) enum Place {
+    /// A table of the old pipeline.
+    Table {
+        name: String,
+        /// The columns of the source that the table has.
+        columns: Vec<String>,
+    },
+    /// The source's own topics. The new pipeline's table of that name has what came of them.
+    Topics { table: String },
 }
 
 /// What was written.
@@ -33,14 +43,26 @@ pub(super) struct Written {
 }
 
 /// The logs of all sources of the new pipeline. An error where a source's readings were not kept.
-pub(super) fn find(old: &Plan, new: &Plan) -> Result<Vec<Log>> {
-    new.sources.iter().map(|source| of_source(old, source)).collect()
+pub(super) fn find(old: &Plan, new: &Plan, topics: bool) -> Result<Vec<Log>> {
+    let log = |(number, source): (usize, &PlannedSource)| match &source.kind {
+        Source::Kafka(_) if topics => {
+            let kept = keeps(new, number).map(|table| table.name.clone());
+            let table = kept.unwrap_or_else(|| format!("{}_again", source.name));
+            Ok(Log { source: source.clone(), place: Place::Topics { table } })
+        }
+        _ => of_table(old, source),
+    };
+    new.sources.iter().enumerate().map(log).collect()
 }
 
-fn of_source(old: &Plan, source: &PlannedSource) -> Result<Log> {
+/// The table of a source's readings as they came.
+fn keeps(plan: &Plan, source: usize) -> Option<&PlannedTable> {
+    plan.tables.iter().find(|table| table.inputs == [Input::Source(source)])
+}
+
+fn of_table(old: &Plan, source: &PlannedSource) -> Result<Log> {
     let number = old.sources.iter().position(|of| of.name == source.name);
-    let keeps = |number: usize| old.tables.iter().find(|table| table.inputs == [Input::Source(number)]);
-    let Some(table) = number.and_then(keeps) else {
+    let Some(table) = number.and_then(|number| keeps(old, number)) else {
         let what = format!(
             "the old pipeline keeps the readings of source `{0}` in no table: [tables.{0}] with inputs = [\"{0}\"] does",
             source.name
@@ -64,7 +86,7 @@ fn of_source(old: &Plan, source: &PlannedSource) -> Result<Log> {
             }
         }
     }
-    Ok(Log { source: source.clone(), table: table.name.clone(), columns })
+    Ok(Log { source: source.clone(), place: Place::Table { name: table.name.clone(), columns } })
 }
 
 impl Log {
@@ -76,28 +98,36 @@ impl Log {
     /// Columns of the source that were not kept: they are null.
     pub(super) fn missing(&self) -> impl Iterator<Item = &String> {
         let names = self.source.schema.fields().iter().map(|field| field.name());
-        names.filter(|name| !self.columns.contains(name))
+        names.filter(|name| matches!(&self.place, Place::Table { columns, .. } if !columns.contains(name)))
     }
 
-    /// Writes the readings from an instant on, or all.
-    pub(super) async fn write(&self, engine: &Engine, from: Option<i64>, folder: &Path) -> Result<Written> {
+    /// What came of topics, once the new pipeline has read them; none of a table.
+    pub(super) async fn taken(&self, after: &Engine) -> Result<Option<Written>> {
+        let Place::Topics { table } = &self.place else { return Ok(None) };
+        let ends = format!("SELECT min(\"{EVENT_TIME}\"), max(\"{EVENT_TIME}\"), count(*) FROM \"{table}\"");
+        let (first, _, rows) = span(&ask(after, &ends).await?)?;
+        Ok(Some(Written { rows: rows as u64, first }))
+    }
+
+    /// Writes the readings of a table from an instant on, or all; none of topics.
+    pub(super) async fn write(&self, engine: &Engine, from: Option<i64>, folder: &Path) -> Result<Option<Written>> {
+        let Place::Table { name: table, columns } = &self.place else { return Ok(None) };
         let path = self.path(folder);
         let failed = |e: std::io::Error| Error::stop(format!("writing {}", path.display()), e);
         std::fs::create_dir_all(path.parent().expect("a file in a folder")).map_err(failed)?;
         let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
         let begin = from.map(|from| format!(" WHERE \"{EVENT_TIME}\" >= {}", moment(from))).unwrap_or_default();
-        let ends = format!("SELECT min(\"{EVENT_TIME}\"), max(\"{EVENT_TIME}\"), count(*) FROM \"{}\"{begin}", self.table);
+        let ends = format!("SELECT min(\"{EVENT_TIME}\"), max(\"{EVENT_TIME}\"), count(*) FROM \"{table}\"{begin}");
         let (first, last, rows) = span(&ask(engine, &ends).await?)?;
         let mut written = Written { rows: 0, first };
-        let (Some(mut at), Some(last)) = (first, last) else { return Ok(written) };
-        let columns = self.columns.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let (Some(mut at), Some(last)) = (first, last) else { return Ok(Some(written)) };
+        let columns = columns.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
         // Slices of equal length, of about as many rows each where readings are evenly spread.
         let step = ((last - at) / (rows / SLICE_ROWS + 1)).max(1);
         while at <= last {
             let (from, to) = (moment(at), moment(at + step));
             let sql = format!(
-                "SELECT {columns} FROM \"{}\" WHERE \"{EVENT_TIME}\" >= {from} AND \"{EVENT_TIME}\" < {to} ORDER BY \"{EVENT_TIME}\"",
-                self.table
+                "SELECT {columns} FROM \"{table}\" WHERE \"{EVENT_TIME}\" >= {from} AND \"{EVENT_TIME}\" < {to} ORDER BY \"{EVENT_TIME}\""
             );
             for batch in ask(engine, &sql).await?.batches {
                 written.rows += batch.num_rows() as u64;
@@ -106,7 +136,7 @@ impl Log {
             at += step;
         }
         file.flush().map_err(failed)?;
-        Ok(written)
+        Ok(Some(written))
     }
 }
 

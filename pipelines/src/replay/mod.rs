@@ -4,7 +4,7 @@
 //! old tables, sealed rows ─► log: a file for each source ─► the new pipeline with files as sources ─► new tables ─┐
 //!           └──────────────────────────────────────────────────────────────────────────► held against each other ◄┘
 //! ```
-//! The log is the table of a source's readings, in whatever tier they are: `log`. The new pipeline runs in a folder of its own, without sinks and cold
+//! The log is the table of a source's readings, in whatever tier they are, or a topic itself: `log`. The new pipeline runs in a folder of its own, without sinks and cold
 //! tables: `rewrite`. Of both, rows are compared that are complete: before the least watermark of the old lanes, and from the first reading that was
 //! taken again: `compare`. Nothing of the old pipeline is touched, and it may run.
 
@@ -15,15 +15,17 @@ mod rewrite;
 use crate::cli::{ReplayArguments, RunArguments};
 use crate::plan::{Input, Plan, PlannedTable, TableKind};
 use crate::run::ask::{kept, sealed, stopped};
+use crate::run::goals::Goals;
 use crate::run::instance::make_private;
 use crate::run::run_to_end;
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::compute::kernels::cmp::gt_eq;
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use compare::TableDifference;
 use flow::{Error, EventTime, Remedy, Result};
 use gateway::query::{Engine, Limits};
-use log::{instant, moment};
+use log::{Log, Written, instant, moment};
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -67,52 +69,77 @@ pub fn replay(old: Option<Plan>, data_dir: &Path, new: &Plan, text: &str, argume
     let until = closed(&old, data_dir)?;
     // Its view is newer than the watermarks: what they closed is in it.
     let before = stopped(&old, data_dir, unlimited())?;
-    let logs = log::find(&old, new)?;
-    let (mut readings, mut first) = (0, None::<i64>);
+    let logs = log::find(&old, new, arguments.topics)?;
+    let mut taken = Taken::default();
     for log in &logs {
-        let written = runtime.block_on(log.write(&before, arguments.from, &arguments.to))?;
-        readings += written.rows;
-        first = [first, written.first].into_iter().flatten().min();
+        taken.add(runtime.block_on(log.write(&before, arguments.from, &arguments.to))?);
     }
-    let range = first.zip(until);
-    let compared: Vec<_> = new.tables.iter().filter(|table| is_made(table)).collect();
-    let mut olds = vec![];
-    for table in &compared {
-        // Before the new pipeline runs, which may take longer than the old one keeps files that it has replaced.
-        olds.push(match (old.tables.iter().find(|of| of.name == table.name), range) {
-            (Some(_), Some((from, until))) => Some(runtime.block_on(rows(&before, table_range(table, from, until)))?),
-            _ => None,
-        });
+    let common: Vec<_> = new.tables.iter().filter(|table| is_made(table) && has(&old, table)).collect();
+    // Before the new pipeline runs, which may take longer than the old one keeps files that it has replaced.
+    let begin = arguments.from.unwrap_or(EARLIEST);
+    let olds = runtime.block_on(all_rows(&before, &common, begin, until.unwrap_or(EARLIEST)))?;
+    let after = again(text, &logs, arguments)?;
+    for log in &logs {
+        taken.add(runtime.block_on(log.taken(&after))?);
     }
-    let file = arguments.to.join(rewrite::FILE);
-    let again = rewrite::rewritten(text, &logs, &arguments.to)?;
-    std::fs::write(&file, &again).map_err(|e| Error::stop(format!("writing {}", file.display()), e))?;
-    let plan = Plan::read(&file.display().to_string(), &again).map_err(|problems| Error::new(Remedy::Stop, problems.render(false)))?;
-    if !run_to_end(plan.clone(), &RunArguments { file, until_idle: None, instance: None })? {
-        return Err(Error::new(Remedy::Stop, "the replay was told to stop before it had taken everything"));
-    }
-    let after = stopped(&plan, &plan.data_dir, unlimited())?;
+    let range = taken.first.map(|first| first.max(begin)).zip(until);
     let mut tables = vec![];
-    for (table, old_rows) in compared.iter().zip(olds) {
-        let (Some(old_rows), Some((from, until))) = (old_rows, range) else { continue };
-        let new_rows = runtime.block_on(rows(&after, table_range(table, from, until)))?;
-        tables.push(compare::compare(&table.name, &identity(table), &old_rows, &new_rows)?);
+    if let Some((from, until)) = range {
+        let news = runtime.block_on(all_rows(&after, &common, from, until))?;
+        for ((table, old), new) in common.iter().zip(&olds).zip(&news) {
+            tables.push(compare::compare(&table.name, &identity(table), &since(old, place(table), from)?, new)?);
+        }
     }
     let names = |of: &Plan, other: &Plan| {
-        let made = of.tables.iter().filter(|table| is_made(table) && other.tables.iter().all(|t| t.name != table.name));
+        let made = of.tables.iter().filter(|table| is_made(table) && !has(other, table));
         made.map(|table| table.name.clone()).collect()
     };
     Ok(Difference {
         from: range.map(|(from, _)| instant(from)),
         // All of it was read to the end: there is no watermark any more.
         until: range.filter(|(_, until)| *until < i64::MAX).map(|(_, until)| instant(until)),
-        readings,
+        readings: taken.rows,
         refused: runtime.block_on(refused(&after))?,
         nulls: logs.iter().flat_map(|log| log.missing().map(|column| format!("{}.{column}", log.source.name))).collect(),
         tables,
         only_old: names(&old, new),
         only_new: names(new, &old),
     })
+}
+
+/// No reading is older, in microseconds: the year 1.
+const EARLIEST: i64 = -62_135_596_800_000_000;
+
+/// How many readings were taken again, and the least event time of them.
+#[derive(Default)]
+struct Taken {
+    rows: u64,
+    first: Option<i64>,
+}
+
+impl Taken {
+    fn add(&mut self, more: Option<Written>) {
+        let Some(more) = more else { return };
+        self.rows += more.rows;
+        self.first = [self.first, more.first].into_iter().flatten().min();
+    }
+}
+
+/// Runs the new pipeline over the logs to their end; gives who answers about its tables.
+fn again(text: &str, logs: &[Log], arguments: &ReplayArguments) -> Result<Engine> {
+    let file = arguments.to.join(rewrite::FILE);
+    let text = rewrite::rewritten(text, logs, &arguments.to)?;
+    std::fs::write(&file, &text).map_err(|e| Error::stop(format!("writing {}", file.display()), e))?;
+    let plan = Plan::read(&file.display().to_string(), &text).map_err(|problems| Error::new(Remedy::Stop, problems.render(false)))?;
+    let goals = Goals::of(&plan)?;
+    if !run_to_end(plan.clone(), &RunArguments { file, until_idle: None, instance: None }, goals)? {
+        return Err(Error::new(Remedy::Stop, "the replay was told to stop before it had taken everything"));
+    }
+    stopped(&plan, &plan.data_dir, unlimited())
+}
+
+fn has(plan: &Plan, table: &PlannedTable) -> bool {
+    plan.tables.iter().any(|of| of.name == table.name)
 }
 
 /// A table that operators make: of readings themselves both pipelines have the same.
@@ -127,20 +154,35 @@ fn closed(old: &Plan, data_dir: &Path) -> Result<Option<i64>> {
     Ok(watermarks.map(|w| w.0).min())
 }
 
-/// The column by which a table's rows are placed in time, and its rows between two instants. A window counts where all of it lies between them.
-fn table_range(table: &PlannedTable, from: i64, until: i64) -> String {
-    let start = if table.schema.index_of(START).is_ok() { START } else { flow::EVENT_TIME };
-    let (time, from, until) = (flow::EVENT_TIME, moment(from), moment(until));
-    format!("SELECT * FROM \"{}\" WHERE \"{start}\" >= {from} AND \"{time}\" < {until}", table.name)
-}
-
 /// The start of a window.
 const START: &str = "window_start";
 
+/// The column by which a table's rows begin.
+fn place(table: &PlannedTable) -> &'static str {
+    if table.schema.index_of(START).is_ok() { START } else { flow::EVENT_TIME }
+}
+
 /// The columns that say which row of a table it is.
 fn identity(table: &PlannedTable) -> Vec<String> {
-    let time = if table.schema.index_of(START).is_ok() { START } else { flow::EVENT_TIME };
-    table.key.iter().map(String::as_str).chain([time]).map(str::to_owned).collect()
+    table.key.iter().map(String::as_str).chain([place(table)]).map(str::to_owned).collect()
+}
+
+/// The rows of tables between two instants. A window counts where all of it lies between them.
+async fn all_rows(engine: &Engine, tables: &[&PlannedTable], from: i64, until: i64) -> Result<Vec<RecordBatch>> {
+    let (time, from, until) = (flow::EVENT_TIME, moment(from), moment(until));
+    let mut all = vec![];
+    for table in tables {
+        let (name, start) = (&table.name, place(table));
+        all.push(rows(engine, format!("SELECT * FROM \"{name}\" WHERE \"{start}\" >= {from} AND \"{time}\" < {until}")).await?);
+    }
+    Ok(all)
+}
+
+/// The rows from an instant on.
+fn since(rows: &RecordBatch, column: &str, from: i64) -> Result<RecordBatch> {
+    let begin = rows.column_by_name(column).expect("a table has its times");
+    let later = cast(begin, &DataType::Int64).and_then(|times| gt_eq(&times, &Int64Array::new_scalar(from)));
+    later.and_then(|later| filter_record_batch(rows, &later)).map_err(|e| Error::stop("choosing rows", e))
 }
 
 async fn rows(engine: &Engine, sql: String) -> Result<RecordBatch> {

@@ -1,6 +1,6 @@
 //! The new pipeline's file as a replay runs it: files in the place of its sources, a folder of its own, and nothing that reaches outside.
 
-use super::log::Log;
+use super::log::{Log, Place};
 use flow::{Error, Remedy, Result};
 use std::path::Path;
 use toml::{Table, Value};
@@ -24,7 +24,10 @@ pub(super) fn rewritten(text: &str, logs: &[Log], folder: &Path) -> Result<Strin
     file.remove("journal");
     for log in logs {
         let source = section(section(&mut file, "sources"), &log.source.name);
-        *source = source_of(log, source, folder);
+        match &log.place {
+            Place::Table { .. } => *source = source_of(log, source, folder),
+            Place::Topics { .. } => from_the_beginning(source),
+        }
     }
     let sinks = match file.remove("sinks") {
         Some(Value::Table(sinks)) => sinks,
@@ -37,11 +40,17 @@ pub(super) fn rewritten(text: &str, logs: &[Log], folder: &Path) -> Result<Strin
             table.retain(|key, _| key == "inputs");
         }
     }
+    for log in logs {
+        if let Place::Topics { table } = &log.place {
+            let inputs = Value::Array(vec![log.source.name.clone().into()]);
+            tables.entry(table.clone()).or_insert_with(|| of([("inputs", inputs)]));
+        }
+    }
     for (name, sink) in &sinks {
         // What only a sink has read is kept, so that a processor before it is not without a reader.
         let name = if tables.contains_key(name) { format!("{name}_sink") } else { name.clone() };
         let inputs = sink.get("inputs").cloned().unwrap_or_else(|| Value::Array(vec![]));
-        tables.insert(name, Value::Table([("inputs".to_owned(), inputs)].into_iter().collect()));
+        tables.insert(name, of([("inputs", inputs)]));
     }
     toml::to_string(&file).map_err(|e| failed(&e))
 }
@@ -53,6 +62,17 @@ fn section<'f>(file: &'f mut Table, name: &str) -> &'f mut Table {
         *entry = Value::Table(Table::new());
     }
     entry.as_table_mut().expect("made a table just now")
+}
+
+/// The topics of a source, beside whoever reads them now.
+fn from_the_beginning(source: &mut Table) {
+    source.insert("start".into(), "earliest".into());
+    let group = format!("tidegate-replay-{:08x}", rand::random::<u32>());
+    source.insert("group_id".into(), group.into());
+    if let Some(options) = source.get_mut("options").and_then(Value::as_table_mut) {
+        // Of the group of processes that share the topic.
+        ["group.instance.id", "group.protocol"].iter().for_each(|key| _ = options.remove(*key));
+    }
 }
 
 /// The source as a file of its rows. What it says about watermarks stays.

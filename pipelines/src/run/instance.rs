@@ -12,6 +12,7 @@ use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
 use crate::run::driver::{Command, Relays, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
+use crate::run::goals::Goals;
 use crate::run::handles::Handles;
 use crate::run::http::{self, Intakes};
 use crate::run::kafka::{self, KafkaFeed, Of};
@@ -51,6 +52,11 @@ use world::World;
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// How often the end is looked for.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often it is looked for how far topics are sealed.
+const SEALED: Duration = Duration::from_secs(1);
+/// After this much silence nothing more is there of a topic that is read to its end.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// A runtime of its own for one kind of work. Dropping it waits for nothing.
 struct Threads(Option<Runtime>);
@@ -110,6 +116,8 @@ struct Instance {
     /// Who is told of later versions.
     lookup_readers: Readers,
     stop_sources: CancellationToken,
+    /// Where topics are only read so far.
+    goals: Goals,
 }
 
 /// A Kafka source at work.
@@ -127,7 +135,7 @@ struct KafkaSource {
 }
 
 /// Runs a pipeline until it is drained or told to stop. Says whether it was drained.
-pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<bool> {
+pub(crate) async fn run(plan: Plan, arguments: &RunArguments, goals: Goals) -> Result<bool> {
     make_private(&plan.data_dir)?;
     let owner = shared::owner(&plan, arguments.instance.as_deref())?;
     let home = shared::home(&plan, &owner);
@@ -137,6 +145,7 @@ pub(crate) async fn run(plan: Plan, arguments: &RunArguments) -> Result<bool> {
     let address = crate::metrics::install(plan.observability.metrics, &plan.name, &plan.fingerprint.hash())?;
     tracing::info!(%address, "metrics");
     let mut instance = Instance::new(plan, owner)?;
+    instance.goals = goals;
     instance.open_lookups()?;
     instance.start_journal().await?;
     instance.start_files()?;
@@ -201,6 +210,7 @@ impl Instance {
             first_lookups: vec![],
             lookup_readers: Readers::default(),
             stop_sources: CancellationToken::new(),
+            goals: Goals::default(),
             plan: Arc::new(plan),
         })
     }
@@ -561,7 +571,7 @@ impl Instance {
 
     async fn why(&mut self, until_idle: Option<Duration>) -> Result<Why> {
         let mut asked = std::pin::pin!(signal());
-        let (mut received, mut since) = (0, Instant::now());
+        let (mut received, mut since, mut looked) = (0, Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 asked = &mut asked => return asked.map(|()| Why::Asked),
@@ -598,7 +608,20 @@ impl Instance {
             if until_idle.is_some_and(|idle| since.elapsed() >= idle) {
                 return Ok(Why::Drained);
             }
+            if looked.elapsed() >= SEALED && !self.goals.is_empty() {
+                looked = Instant::now();
+                if self.is_at_goals(since)? {
+                    return Ok(Why::Drained);
+                }
+            }
         }
+    }
+
+    /// Whether topics are read as far as they are to be. `since`: since when nothing has come.
+    fn is_at_goals(&self, since: Instant) -> Result<bool> {
+        let epochs = &self.shared.epochs;
+        let is_idle = since.elapsed() >= SILENT && self.sources.iter().all(|(_, status)| status.lag.load(Ordering::Relaxed) == 0);
+        Ok(self.goals.are_reached(epochs)? || (is_idle && self.goals.have_begun(epochs)?))
     }
 
     fn sources_are_finite(&self) -> bool {

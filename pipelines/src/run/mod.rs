@@ -2,7 +2,7 @@
 //!
 //! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water`, `breaker`, `tend`, `upkeep` are pure; `driver` is a lane's shell, `close` its durable steps; `feed`, `files` and `kafka`
 //! bring its log, `stage` that of a second stage, by what stands in `outlets`; `handles` leads to all lanes;
-//! `build` claims and wires lanes; `moves` drives the mover and the upkeep of cold tables; `observe` makes metrics; `core` is the durable part, in a world that is
+//! `build` claims and wires lanes; `goals` is where a replay of topics ends; `moves` drives the mover and the upkeep of cold tables; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `lanes` is `tidegate lanes`, `trial` is `tidegate test`.
 
 pub(crate) mod ask;
@@ -18,6 +18,7 @@ mod exits;
 mod feed;
 mod files;
 mod flood;
+pub(crate) mod goals;
 mod graph;
 mod handles;
 mod http;
@@ -48,13 +49,13 @@ use flow::{Error, Result};
 
 /// Runs a pipeline until it is drained or a signal comes. What is sealed stays whatever happens; the rest is read again.
 pub fn run(plan: Plan, arguments: &RunArguments) -> Result<()> {
-    run_to_end(plan, arguments).map(|_| ())
+    run_to_end(plan, arguments, goals::Goals::default()).map(|_| ())
 }
 
-/// The same; says whether everything was read, and no signal came before.
-pub(crate) fn run_to_end(plan: Plan, arguments: &RunArguments) -> Result<bool> {
+/// The same, of topics only to their goals; says whether everything was read, and no signal came before.
+pub(crate) fn run_to_end(plan: Plan, arguments: &RunArguments, goals: goals::Goals) -> Result<bool> {
     let runtime = runtime()?;
-    let outcome = runtime.block_on(instance::run(plan, arguments));
+    let outcome = runtime.block_on(instance::run(plan, arguments, goals));
     // A client that still waits for an absent broker keeps nobody: what it was about to publish is in the outbox.
     runtime.shutdown_background();
     outcome
