@@ -45,6 +45,9 @@ hot = { age = "500ms" }
 warm = { age = "2s", partition = "1d", fan_in = 2 }
 cold = { url = "cold", commit_every = "1s" }
 
+[dead_letters]
+cold = { url = "cold", commit_every = "1s" }
+
 [tables.per_device]
 inputs = ["per_device"]
 
@@ -115,6 +118,8 @@ fn a_replay_shows_what_another_pipeline_would_have_made_and_touches_nothing() {
         found.1["until"].as_str() >= Some("2026-01-01T00:04:50")
     });
     let (code, found) = found;
+    let again = std::fs::read_to_string(tidegate.path(&format!("same{tried}/replay.toml"))).unwrap();
+    assert!(!again.contains("cold"), "nothing reaches the cold tables of the pipeline that runs:\n{again}");
     assert_eq!((code, found["readings"].as_i64(), found["refused"].as_i64()), (Some(0), Some(READINGS), Some(0)), "{found:#}");
     assert_eq!((rows_of(&found, "per_device"), rows_of(&found, "everywhere")), ([closed, 0, 0, 0], [4, 0, 0, 0]));
 

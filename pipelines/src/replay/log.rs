@@ -160,12 +160,12 @@ fn span(answer: &Answer) -> Result<(Option<i64>, Option<i64>, i64)> {
     Ok((number(0)?, number(1)?, number(2)?.unwrap_or_default()))
 }
 
-/// The same in SQL. A literal of text has nanoseconds, which end in the year 2262.
+/// An instant in microseconds in SQL. A literal of text has nanoseconds, which end in the year 2262.
 pub(super) fn moment(micros: i64) -> String {
     format!("to_timestamp_micros({micros})")
 }
 
-/// An instant in microseconds as RFC 3339.
+/// The same as RFC 3339.
 pub(super) fn instant(micros: i64) -> String {
     DateTime::from_timestamp_micros(micros).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Micros, true)
 }

@@ -617,10 +617,18 @@ impl Instance {
         }
     }
 
-    /// Whether topics are read as far as they are to be. `since`: since when nothing has come.
+    /// Whether topics are read as far as they are to be, and files to their end. `since`: since when nothing has come.
     fn is_at_goals(&self, since: Instant) -> Result<bool> {
         let epochs = &self.shared.epochs;
-        let is_idle = since.elapsed() >= SILENT && self.sources.iter().all(|(_, status)| status.lag.load(Ordering::Relaxed) == 0);
+        let is_quiet = |status: &SourceStatus| status.connected.load(Ordering::Relaxed) > 0 && status.lag.load(Ordering::Relaxed) == 0;
+        let mut of_topics = self.kafka.iter().filter_map(|of| {
+            let name = &self.plan.sources[of.index].name;
+            self.sources.iter().find(|(source, _)| source == name).map(|(_, status)| status)
+        });
+        let is_idle = since.elapsed() >= SILENT && of_topics.all(|status| is_quiet(status));
+        if !self.readers.iter().all(files::Reader::finished) {
+            return Ok(false);
+        }
         Ok(self.goals.are_reached(epochs)? || (is_idle && self.goals.have_begun(epochs)?))
     }
 
