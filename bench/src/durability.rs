@@ -1,9 +1,10 @@
 //! What durability costs: the same backlog of a real Mosquitto, read once with an fsync before each acknowledgement and epochs of 1 s, and once
-//! with `sync = "never"` and epochs of 10 s; in turn, several rounds. Then how long an acknowledgement takes at given rates.
+//! with `sync = "never"` and epochs of 10 s; in turn, several rounds. Then how long an acknowledgement takes at given rates: devices that send a
+//! message with the readings of the last second, at times fixed in advance.
 //!
 //! ```text
 //! subscribe ─► fill the broker: messages of 50 readings ─► run until idle ─► count the rows by SQL     for each setting, each round
-//! run ─► `tidegate simulate` at a rate ─► the histogram of receipt to fsync                            for each rate
+//! run ─► publish at a rate ─► the histogram of receipt to fsync                                        for each rate
 //! ```
 //! Readings a second are those between the first and the last change of `tidegate_received_readings_total`, which the process brings up to date
 //! once a second: a run should last 10 s or more. CPU is of the whole process, from start to end, per million readings.
@@ -22,9 +23,9 @@ use crate::page::Page;
 use crate::speed::{ask, ended_well};
 use crate::{Error, Result, Usage, run_and_measure};
 
-/// Readings of a message.
+/// Readings of a message of the backlog.
 const READINGS: u64 = 50;
-/// Devices that take turns with messages.
+/// Devices of the backlog, which take turns with messages.
 const DEVICES: u64 = 1_000;
 /// 2025-01-01T00:00:00Z.
 const START_MS: u64 = 1_735_689_600_000;
@@ -49,9 +50,12 @@ pub struct DurabilityOptions {
     /// How often each setting is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Readings a second at which acknowledgements are looked at, a message each.
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000")]
+    /// Readings a second at which acknowledgements are looked at.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000", value_parser = clap::value_parser!(u32).range(1..))]
     pub rates: Vec<u32>,
+    /// Readings of a message then.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub readings_a_message: u32,
     /// How long each rate lasts, in seconds.
     #[arg(long, default_value_t = 15)]
     pub seconds: u32,
@@ -90,7 +94,7 @@ pub struct Run {
 /// Acknowledgements at a rate.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Acks {
-    /// Readings a second that came in.
+    /// Readings a second that were sent.
     pub readings_per_second: f64,
     /// Half of the messages were durable within this many milliseconds of their receipt.
     pub p50_ms: f64,
@@ -147,10 +151,10 @@ pub fn measure_durability(options: &DurabilityOptions) -> Result<DurabilityRepor
 /// Fills the broker and lets a process read all of it.
 fn backlog(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, fsync: bool) -> Result<Run> {
     let name = if fsync { "always" } else { "never" };
-    let setup = Setup::new(folder, broker, name, fsync, &BACKLOG.replace("TOPIC", name))?;
+    let setup = Setup::new(folder, broker, name, fsync)?;
     // A subscription that stays: the broker keeps what comes for it.
     setup.run(&options.tidegate, "1s")?;
-    broker.fill(messages(options.messages, name))?;
+    broker.publish(BACKLOG.messages(name, options.messages), None)?;
     let (usage, seconds) = std::thread::scope(|scope| {
         let running = scope.spawn(|| setup.run(&options.tidegate, "3s"));
         let (mut first, mut last) = (None, (Instant::now(), 0.0));
@@ -167,10 +171,7 @@ fn backlog(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, fsync
         Ok::<_, Error>((usage, ((last.0 - since).as_secs_f64(), last.1 - before)))
     })?;
     let readings = options.messages * READINGS;
-    let stored = ask(&options.tidegate, &setup.config, "SELECT count(*) FROM readings")?;
-    if stored != readings {
-        return Err(setup.failed(format!("{readings} readings in, {stored} stored")));
-    }
+    setup.stored(&options.tidegate, readings)?;
     let ((seconds, counted), cpu) = (seconds, usage.user_seconds + usage.system_seconds);
     if seconds == 0.0 {
         return Err(setup.failed("all readings came between two looks at its metrics: take more messages".to_owned()));
@@ -184,38 +185,47 @@ fn backlog(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, fsync
     })
 }
 
-/// Messages of readings a second apart; devices take turns.
-fn messages(count: u64, topic: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
-    (0..count).map(move |number| {
-        let (device, turn) = (number % DEVICES, number / DEVICES);
-        let reading = |n: u64| {
-            let (seq, value) = (turn * READINGS + n, 20.0 + ((number * 7 + n * 13) % 1_000) as f64 / 100.0);
-            format!(r#"{{"t":{},"v":{value:.2},"s":{seq}}}"#, START_MS + seq * 1_000)
-        };
-        let readings: Vec<String> = (0..READINGS).map(reading).collect();
-        (format!("{topic}/device-{device:05}"), format!(r#"{{"r":[{}]}}"#, readings.join(",")).into_bytes())
-    })
+/// Devices that take turns with messages of several readings.
+struct Fleet {
+    devices: u64,
+    readings: u64,
+    step_ms: u64,
+}
+
+const BACKLOG: Fleet = Fleet { devices: DEVICES, readings: READINGS, step_ms: 1_000 };
+
+impl Fleet {
+    fn messages(&self, topic: &str, count: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let Self { devices, readings, step_ms } = *self;
+        (0..count).map(move |number| {
+            let (device, turn) = (number % devices, number / devices);
+            let reading = |n: u64| {
+                let (seq, value) = (turn * readings + n, 20.0 + ((number * 7 + n * 13) % 1_000) as f64 / 100.0);
+                format!(r#"{{"t":{},"v":{value:.2},"s":{seq}}}"#, START_MS + seq * step_ms)
+            };
+            let readings: Vec<String> = (0..readings).map(reading).collect();
+            (format!("{topic}/device-{device:05}"), format!(r#"{{"r":[{}]}}"#, readings.join(",")).into_bytes())
+        })
+    }
 }
 
 /// Lets a fleet send at a rate, and looks at what the process says of its acknowledgements.
 fn acks(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, rate: u32) -> Result<Acks> {
-    let setup = Setup::new(folder, broker, "acks", true, FLEET)?;
-    std::thread::scope(|scope| {
+    let setup = Setup::new(folder, broker, "acks", true)?;
+    let each = u64::from(options.readings_a_message);
+    // Each device sends once a second what it measured in it.
+    let devices = u64::from(rate).div_ceil(each);
+    let (fleet, messages) = (Fleet { devices, readings: each, step_ms: 1_000 / each }, devices * u64::from(options.seconds));
+    setup.run(&options.tidegate, "1s")?;
+    let acks = std::thread::scope(|scope| {
         let running = scope.spawn(|| setup.run(&options.tidegate, "10s"));
         let measured = setup.ready().and_then(|before| {
             let since = Instant::now();
-            let (devices, lasting) = (rate.to_string(), format!("{}s", options.seconds));
-            let mut fleet = Command::new(&options.tidegate);
-            fleet.args(["simulate", "--url", &broker.url(), "--rate", "1", "--connections", "4", "--devices", &devices]);
-            fleet.args(["--lasting", &lasting]).stdin(Stdio::null()).stdout(Stdio::null());
-            let log = folder.join("simulate.log");
-            fleet.stderr(fs::File::create(&log).map_err(Error::file(&log))?);
-            let (status, _) = run_and_measure(&mut fleet)?;
-            ended_well(&options.tidegate, status, &log)?;
+            broker.publish(fleet.messages(setup.name, messages), Some(devices as f64))?;
             let (seconds, after) = (since.elapsed().as_secs_f64(), setup.ready()?);
             let share = |q| after.quantile(&before, TO_DURABLE, q).ok_or_else(|| setup.failed("it took nothing".to_owned()));
             Ok(Acks {
-                readings_per_second: (after.sum(RECEIVED) - before.sum(RECEIVED)) / seconds,
+                readings_per_second: (messages * each) as f64 / seconds,
                 p50_ms: 1e3 * share(0.5)?,
                 p99_ms: 1e3 * share(0.99)?,
                 fsyncs_per_second: (after.sum(FSYNCS) - before.sum(FSYNCS)) / seconds,
@@ -223,18 +233,9 @@ fn acks(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, rate: u3
         });
         running.join().unwrap_or_else(|_| Err(setup.failed("the thread that waited for it panicked".to_owned())))?;
         measured
-    })
+    })?;
+    setup.stored(&options.tidegate, messages * each).map(|()| acks)
 }
-
-/// The source of the backlog.
-const BACKLOG: &str = r#"topics = ["TOPIC/{device_id}"]
-decode = { format = "json", explode = "$.r", event_time = { path = "$.r.t", format = "unix_ms" } }
-columns = { value = { path = "$.r.v", type = "float64" }, seq = { path = "$.r.s", type = "uint64" } }"#;
-
-/// The source of the fleet of `tidegate simulate`.
-const FLEET: &str = r#"topics = ["plant/{site}/{device_id}/telemetry"]
-decode = { format = "json", event_time = { path = "$.ts", format = "unix_ms" } }
-columns = { value = { path = "$.t", type = "float64" }, seq = { type = "uint64" } }"#;
 
 /// A pipeline with a folder of its own, which is empty at first.
 struct Setup {
@@ -245,7 +246,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(folder: &Path, broker: &Mosquitto, name: &'static str, fsync: bool, source: &str) -> Result<Setup> {
+    fn new(folder: &Path, broker: &Mosquitto, name: &'static str, fsync: bool) -> Result<Setup> {
         let (data, config, port) = (folder.join(name), folder.join(format!("{name}.toml")), free_port()?);
         if data.exists() {
             fs::remove_dir_all(&data).map_err(Error::file(&data))?;
@@ -265,7 +266,9 @@ sync = "{sync}"
 [sources.floor]
 type = "mqtt"
 url = "{url}"
-{source}
+topics = ["{name}/{{device_id}}"]
+decode = {{ format = "json", explode = "$.r", event_time = {{ path = "$.r.t", format = "unix_ms" }} }}
+columns = {{ value = {{ path = "$.r.v", type = "float64" }}, seq = {{ path = "$.r.s", type = "uint64" }} }}
 key = ["device_id"]
 watermark = {{ out_of_orderness = "5s" }}
 
@@ -310,6 +313,12 @@ metrics = "127.0.0.1:{port}"
                 None => std::thread::sleep(LOOK_EVERY),
             }
         }
+    }
+
+    /// Fails unless so many readings lie in the table.
+    fn stored(&self, tidegate: &Path, readings: u64) -> Result<()> {
+        let stored = ask(tidegate, &self.config, "SELECT count(*) FROM readings")?;
+        if stored == readings { Ok(()) } else { Err(self.failed(format!("{readings} readings in, {stored} stored"))) }
     }
 
     fn failed(&self, reason: String) -> Error {

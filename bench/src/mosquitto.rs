@@ -44,17 +44,21 @@ impl Mosquitto {
         format!("mqtt://127.0.0.1:{}", self.port)
     }
 
-    /// Publishes messages as fast as the broker takes them; returns when it has acknowledged all.
-    pub(crate) fn fill(&self, messages: impl Iterator<Item = (String, Vec<u8>)>) -> Result<()> {
+    /// Publishes messages, as fast as the broker takes them or so many a second; returns when it has acknowledged all. Times are fixed in advance:
+    /// what falls behind is sent at once.
+    pub(crate) fn publish(&self, messages: impl Iterator<Item = (String, Vec<u8>)>, a_second: Option<f64>) -> Result<()> {
         let failed = |reason: String| Error::Broker(reason);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
         runtime.block_on(async {
-            let mut to = rumqttc::MqttOptions::new("bench-fill", ("127.0.0.1".to_owned(), self.port));
+            let mut to = rumqttc::MqttOptions::new("bench-publish", ("127.0.0.1".to_owned(), self.port));
             to.set_keep_alive(30).set_outgoing_inflight_upper_limit(OPEN as u16);
             let (client, mut network) = rumqttc::AsyncClient::builder(to).capacity(OPEN).build();
             let polling = tokio::spawn(async move { while network.poll().await.is_ok() {} });
-            let mut open = VecDeque::new();
-            for (topic, payload) in messages {
+            let (mut open, start) = (VecDeque::new(), tokio::time::Instant::now());
+            for (number, (topic, payload)) in messages.enumerate() {
+                if let Some(a_second) = a_second {
+                    tokio::time::sleep_until(start + Duration::from_secs_f64(number as f64 / a_second)).await;
+                }
                 let options = rumqttc::PublishOptions::at_least_once();
                 open.push_back(client.publish_tracked(topic, payload, options).await.map_err(|error| failed(error.to_string()))?);
                 if open.len() >= OPEN {
