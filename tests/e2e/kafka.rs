@@ -66,6 +66,11 @@ key = {key}
     )
 }
 
+/// A table of which rows go to the cold tier soon.
+const COLD: &str = r#"hot = { age = "1s" }
+warm = { age = "1s", partition = "1m" }
+cold = { url = "cold", commit_every = "1s" }"#;
+
 pub(crate) fn pipeline(kafka: &Kafka, source: &str) -> Tidegate {
     Tidegate::new(&text(kafka, source, "", "[]"))
 }
@@ -147,6 +152,20 @@ pub(crate) fn assert_published(kafka: &Kafka, pipeline: &Tidegate, topic: &str, 
     assert_eq!(published, expected, "{topic}");
 }
 
+/// Readers of committed records are told of each reading's way to the cold tier once.
+fn assert_moves_told(kafka: &Kafka, pipeline: &Tidegate, readings: u64) {
+    assert_eq!(pipeline.count("SELECT count(*) FROM tiers.readings WHERE _tier = 'cold'"), readings);
+    let (mut rows, mut seen) = (0, std::collections::BTreeSet::new());
+    for line in kafka.committed("moves") {
+        let (key, value) = line.split_once('\t').expect("key, tab, value");
+        let told: serde_json::Value = serde_json::from_str(value).expect("a value is JSON");
+        assert_eq!((key, told["event"].as_str()), ("readings", Some("PartitionMoved")), "{value}");
+        assert!(seen.insert([&told["lane"], &told["move"], &told["event_time"]].map(ToString::to_string)), "told twice: {value}");
+        rows += told["rows"].as_u64().expect("a number");
+    }
+    assert_eq!(rows, readings, "rows that were told to be cold");
+}
+
 fn device(seq: u64) -> String {
     format!("d{}", seq * 31 % 97)
 }
@@ -174,7 +193,9 @@ fn partitions_are_read_once_over_kills_of_both_sides() {
     kafka.create("readings", 3);
     kafka.create("per-device", 2);
     kafka.create("everywhere", 1);
-    let pipeline = pipeline(&kafka, "");
+    kafka.create("moves", 1);
+    let moves = "[sinks.moves]\ntype = \"kafka\"\ninputs = [\"tidegate.moves\"]\ntopic = \"moves\"\n";
+    let pipeline = Tidegate::new(&format!("{}\n{moves}brokers = [\"{}\"]", text(&kafka, "", COLD, "[]"), kafka.address()));
     let mut fleet = Fleet::new(&kafka);
     let kills = from_environment("KAFKA_KILLS", 6);
     for round in 0..kills {
@@ -202,6 +223,7 @@ fn partitions_are_read_once_over_kills_of_both_sides() {
     assert_whole(&pipeline, fleet.sent);
     assert_published(&kafka, &pipeline, "per-device", "per_device", "device, window_start", "device");
     assert_published(&kafka, &pipeline, "everywhere", "everywhere", "window_start", "");
+    assert_moves_told(&kafka, &pipeline, fleet.sent);
     let shown = |partition| kafka.group_offset("tidegate-test-floor", "readings", partition);
     assert!((0..3).all(|partition| shown(partition).is_some_and(|offset| offset > 0)), "the group shows how far it is");
 }

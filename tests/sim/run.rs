@@ -8,7 +8,7 @@ use crate::disk::{Medium, ProcessDisk};
 use crate::faults::Faults;
 use crate::oracle::Tables;
 use crate::shown::{Rising, Shown};
-use crate::sinks::{Published, SINKS, SimPublishers};
+use crate::sinks::{MOVES, Published, SINKS, SimPublishers};
 use flow::{Error, Result};
 use futures::FutureExt;
 use ingest::SourceStatus;
@@ -385,6 +385,9 @@ impl Run {
         self.shown.look(life.process.number, &tables)?;
         self.shown.all_in(&tables)?;
         let lanes = life.core.live().lanes().now_or_never().ok_or("the lanes wait for something")?.map_err(|e| format!("no lanes: {e}"))?;
+        if self.sim.faults.sinks {
+            self.published.judge_moves(&lanes, &["readings", "per_window"])?;
+        }
         let counted = |word: &str| lanes.iter().filter_map(|lane| lane.whole.counters.get(word)).sum::<u64>();
         tables.counted("readings", counted("table.readings.stored"))?;
         tables.counted("dead_letters", counted("table.dead_letters.stored"))
@@ -504,13 +507,14 @@ async fn steps(sim: Arc<Sim>) -> Result<()> {
 
 fn plan(faults: &Faults) -> Result<Plan, String> {
     let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, partition_s, .. } = faults;
-    let sink = |(name, window, key): &(&str, &str, &str)| {
+    let sink = |(name, window, key): (&str, &str, &str)| {
         let key = if key.is_empty() { String::new() } else { format!("\"{key}\"") };
         format!(
             "[sinks.{name}]\ntype = \"kafka\"\ninputs = [\"{window}\"]\nbrokers = [\"127.0.0.1:9092\"]\ntopic = \"{name}\"\nkey = [{key}]\n"
         )
     };
-    let sinks: String = if faults.sinks { SINKS.iter().map(sink).collect() } else { String::new() };
+    let all = SINKS.into_iter().chain([(MOVES, "tidegate.moves", "table")]);
+    let sinks: String = if faults.sinks { all.map(sink).collect() } else { String::new() };
     let share = if *connections > 1 { "share = \"fleet\"\nredelivery = \"dup\"" } else { "" };
     let text = format!(
         r#"

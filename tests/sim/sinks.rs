@@ -8,11 +8,15 @@ use arrow::array::RecordBatch;
 use flow::Result;
 use pipelines::plan::PlannedSink;
 use pipelines::relay::{Failure, Publish, Publishers, Rows};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use storage::view::LaneView;
 
 /// The sinks of the plan: name, the windows that they get, and the column of their key.
 pub(crate) const SINKS: [(&str, &str, &str); 2] = [("windows", "per_window", "device"), ("totals", "total", "")];
+
+/// The sink that is told of moves.
+pub(crate) const MOVES: &str = "moves";
 
 /// All that was ever published. It outlives every process.
 #[derive(Default)]
@@ -119,6 +123,34 @@ impl SimPublisher {
 impl Published {
     fn logs(&self) -> MutexGuard<'_, BTreeMap<String, Log>> {
         self.logs.lock().expect("nothing panics while it holds what is published")
+    }
+
+    /// Whether each move of each lane was told once, with as many rows as have left its warm tier, for the tables with a cold one.
+    pub(crate) fn judge_moves(&self, lanes: &[LaneView], tables: &[&str]) -> std::result::Result<(), String> {
+        let (mut parts, mut told) = (BTreeSet::new(), BTreeMap::<(String, String), (BTreeSet<i64>, i64)>::new());
+        for batch in self.logs().values().filter(|log| log.sink == MOVES).flat_map(|log| &log.rows) {
+            let [table, lane] = ["table", "lane"].map(|column| text(batch, column));
+            let ([moves, rows], partitions) = (["move", "rows"].map(|column| whole(batch, column)), times(batch, "event_time"));
+            for i in 0..batch.num_rows() {
+                let part = (table[i].clone(), lane[i].clone(), moves[i], partitions[i]);
+                let sum = told.entry((part.0.clone(), part.1.clone())).or_default();
+                sum.0.insert(moves[i]);
+                sum.1 += rows[i];
+                if !parts.insert(part.clone()) {
+                    return Err(format!("the move {part:?} was told twice"));
+                }
+            }
+        }
+        for (lane, table) in lanes.iter().flat_map(|lane| tables.iter().map(move |table| (lane, *table))) {
+            let (state, stored) = (lane.whole.tables.get(table), lane.whole.counters.get(&format!("table.{table}.stored")));
+            let (dropped, there) = state.map_or((0, 0), |s| (s.dropped, s.segments.iter().map(|s| s.rows).sum()));
+            let expected = ((1..=dropped as i64).collect(), (stored.copied().unwrap_or(0) - there) as i64);
+            let found = told.remove(&(table.to_owned(), lane.lane.0.to_string())).unwrap_or_default();
+            if found != expected {
+                return Err(format!("of moves and rows of {table} in {} {expected:?} are done, told were {found:?}", lane.lane));
+            }
+        }
+        told.keys().next().map_or(Ok(()), |of| Err(format!("a move of {of:?} was told and is in no record")))
     }
 
     /// Whether each sink has each window of its table once, and nothing else.

@@ -461,11 +461,13 @@ impl<'w> Builder<'w> {
         let spec = &self.written.spec;
         for (name, sink) in &spec.sinks {
             let part = ["sinks", name.as_str()];
-            let inputs = names::inputs(self.written, &part, &sink.inputs, &mut self.problems);
+            let moves = sink.inputs == [names::MOVES];
+            let inputs = if moves { vec![] } else { names::inputs(self.written, &part, &sink.inputs, &mut self.problems) };
             if let Err(e) = sink.options.check() {
                 self.problems.push(Problem { span: self.written.place(&part, &e.path), message: e.message, hint: e.hint });
             }
-            let Some(stream) = self.joined(&part, &inputs) else { continue };
+            let stream = if moves { Some(self.moves(&part)) } else { self.joined(&part, &inputs) };
+            let Some(stream) = stream else { continue };
             let key = sink.options.key.clone().unwrap_or(stream.key);
             let of_key = key.iter().enumerate().map(|(at, column)| (format!("key.{at}"), column.clone()));
             let of_headers = sink.options.headers.iter().map(|(name, column)| (format!("headers.{name}"), column.clone()));
@@ -474,9 +476,33 @@ impl<'w> Builder<'w> {
             for (place, column) in of_key.chain(of_headers).chain(of_topic) {
                 self.column(&part, &place, &column, &stream.schema);
             }
-            let options = sink.options.clone();
-            let inputs = self.numbered(&inputs);
-            self.sinks.push(PlannedSink { name: name.clone(), schema: stream.schema, key, options, inputs, sources: stream.sources });
+            let (options, inputs) = (sink.options.clone(), self.numbered(&inputs));
+            self.sinks.push(PlannedSink {
+                name: name.clone(),
+                schema: stream.schema,
+                key,
+                options,
+                inputs,
+                sources: stream.sources,
+                moves,
+            });
+        }
+    }
+
+    /// What a sink is told of moves: by every lane.
+    fn moves(&mut self, part: &[&str]) -> Stream {
+        let spec = &self.written.spec;
+        let mut options = spec.tables.values().map(|table| &table.options).chain([&spec.dead_letters.table]);
+        if options.all(|table| table.cold.is_none()) {
+            let problem = Problem::new(self.written.place(part, "inputs"), "no table has a cold tier: nothing ever moves");
+            self.problems.push(problem.hint("cold = { url = \"cold\" } in a table"));
+        }
+        Stream {
+            schema: tables::moves_schema(),
+            key: vec!["table".into()],
+            lane_key: None,
+            sources: (0..spec.sources.len()).collect(),
+            second: false,
         }
     }
 

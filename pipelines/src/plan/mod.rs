@@ -13,7 +13,7 @@ mod tables;
 mod trials;
 
 pub use stages::{Part, Placed, PlannedExit, Stage};
-pub use tables::{dead_letters_schema, late_partials_schema, late_schema};
+pub use tables::{dead_letters_schema, late_partials_schema, late_schema, moves_schema};
 
 use crate::diagnose::Problems;
 use crate::relay::KafkaSinkOptions;
@@ -256,6 +256,8 @@ pub struct PlannedSink {
     pub inputs: Vec<Input>,
     /// The sources that reach it, rising.
     pub sources: Vec<usize>,
+    /// It reads nothing, and is told of rows that have gone to the cold tier (`moves_schema`).
+    pub moves: bool,
 }
 
 impl Plan {

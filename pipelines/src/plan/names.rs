@@ -7,6 +7,8 @@ use std::ops::Range;
 
 /// Names that the product's own tables and schemas have.
 const RESERVED: [&str; 4] = ["dead_letters", "tiers", "tidegate", "information_schema"];
+/// What a sink reads to be told of rows that have gone to the cold tier.
+pub(super) const MOVES: &str = "tidegate.moves";
 /// Longer names make no good file names with what is put around them.
 const LONGEST: usize = 63;
 
@@ -99,6 +101,9 @@ pub(super) fn readable(spec: &Spec) -> Vec<String> {
 }
 
 fn unknown(spec: &Spec, name: &str, span: Range<usize>) -> Problem {
+    if name == MOVES {
+        return Problem::new(span, format!("`{MOVES}` is read by a sink, and alone"));
+    }
     let known = readable(spec);
     let all = known.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
     if let Some(Processor::Route(options)) = spec.processors.get(name).map(|p| &p.processor) {

@@ -32,6 +32,27 @@ pub fn dead_letters_schema() -> SchemaRef {
     ]))
 }
 
+/// The columns of `tidegate.moves` as sinks read it: a row for each partition of a table whose rows of one lane are in the cold tier from now on.
+/// `event_time` is where the partition begins, `partition_end` where it ends; `first` and `last` are the event times of the rows that moved.
+#[must_use]
+pub fn moves_schema() -> SchemaRef {
+    let text = |name| Field::new(name, DataType::Utf8View, false);
+    let count = |name| Field::new(name, DataType::Int64, false);
+    let time = |name| Field::new(name, event_time_type(), false);
+    Arc::new(Schema::new(vec![
+        text("event"),
+        text("table"),
+        text("lane"),
+        count("move"),
+        event_time_field(),
+        time("partition_end"),
+        count("rows"),
+        time("first"),
+        time("last"),
+        time("moved_at"),
+    ]))
+}
+
 /// The columns of `late_<operator>`: those of what the operator reads, then when and where each row came in. A column of the input that
 /// has the name of one of these keeps its values in its place.
 #[must_use]

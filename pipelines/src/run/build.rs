@@ -1,6 +1,6 @@
 //! Makes the lanes of a plan: claims each, loads its operators' state, and wires it to what the process shares.
 
-use crate::plan::{Part, Placed, Plan, PlannedExit, TableKind};
+use crate::plan::{Input, Part, Placed, Plan, PlannedExit, TableKind};
 use crate::run::driver::{Outlet, Shared};
 use crate::run::feed::Feed;
 use crate::run::graph::{Graph, Node};
@@ -133,7 +133,8 @@ impl Role {
 /// The sinks that lanes of these sources have rows for.
 fn sinks(plan: &Plan, part: Part, sources: &[usize]) -> Vec<usize> {
     let reached = |of: usize| plan.sinks[of].sources.iter().any(|source| sources.contains(source));
-    plan.sinks_of(part).iter().enumerate().filter(|(of, inputs)| !inputs.is_empty() && reached(*of)).map(|(of, _)| of).collect()
+    let reads = |(of, inputs): &(usize, &Vec<Input>)| (plan.sinks[*of].moves || !inputs.is_empty()) && reached(*of);
+    plan.sinks_of(part).iter().enumerate().filter(reads).map(|(of, _)| of).collect()
 }
 
 /// The producers of these sources in the journal, by source.
@@ -202,7 +203,10 @@ pub(crate) fn parts(plan: &Plan, role: &Role, nodes: Vec<Node>, watermark: &Wate
     let mut stores = plan.tables_of(role.part);
     let of_sinks = plan.sinks_of(role.part);
     stores.extend(role.sinks.iter().map(|of| of_sinks[*of].clone()));
-    let sink = |of: &usize| LaneSink { name: plan.sinks[*of].name.clone(), schema: plan.sinks[*of].schema.clone() };
+    let sink = |of: &usize| {
+        let sink = &plan.sinks[*of];
+        LaneSink { name: sink.name.clone(), schema: sink.schema.clone(), moves: sink.moves }
+    };
     Parts {
         graph: Graph::new(nodes, stores, role.exits.iter().map(|exit| exit.input).collect()),
         sinks: role.sinks.iter().map(sink).collect(),

@@ -15,6 +15,7 @@ use crate::run::exits;
 use crate::run::flood::Flood;
 use crate::run::graph::{Arriving, Emitted, Graph};
 use crate::run::marks::Ages;
+use crate::run::moved;
 use crate::run::tally::Tally;
 use crate::run::upkeep::{Edit, Upkeep};
 use crate::run::water;
@@ -138,6 +139,8 @@ pub(crate) struct LaneSource {
 pub(crate) struct LaneSink {
     pub(crate) name: String,
     pub(crate) schema: SchemaRef,
+    /// It is told of rows that have gone to the cold tier.
+    pub(crate) moves: bool,
 }
 
 /// What a lane is made of.
@@ -640,6 +643,7 @@ impl Lane {
     fn close(&mut self, (now, floors, pressed): (WallTime, Vec<u64>, bool), taken: &[u64], actions: &mut Vec<Action>) -> Result<()> {
         assert!(!self.closing(), "a close while epoch {} is being closed", self.epoch().0 - 1);
         let epoch = self.epoch();
+        self.tell_of_moves(now)?;
         let mut state = StateSave::default();
         for node in &mut self.parts.graph.nodes {
             node.operator.save(&mut state.operator(&node.name))?;
@@ -662,6 +666,20 @@ impl Lane {
         self.dirty = false;
         self.closing = Some(Closing { change, rows, now, floors, pressed, bytes, expired: BTreeMap::new() });
         actions.push(Action::Write(Box::new(Cut { epoch, names, tables, exits, state })));
+        Ok(())
+    }
+
+    /// Tells sinks of the segments that the record of this cut lets go because their rows are in cold: once for each move, as the record is the one
+    /// that does it.
+    fn tell_of_moves(&mut self, now: WallTime) -> Result<()> {
+        let leaving = self.upkeep.cut(&self.parts.tables, self.parts.chain.whole());
+        if leaving.is_empty() || !self.parts.sinks.iter().any(|sink| sink.moves) {
+            return Ok(());
+        }
+        let rows = moved::rows(&self.parts.chain, &self.parts.tables, &leaving, now)?;
+        for (at, _) in self.parts.sinks.iter().enumerate().filter(|(_, sink)| sink.moves) {
+            self.leaving[self.parts.exits.len() + at].rows.push(rows.clone());
+        }
         Ok(())
     }
 

@@ -30,6 +30,7 @@ mod liaison;
 mod lookups;
 mod marks;
 mod memory;
+mod moved;
 mod moves;
 mod observe;
 mod outlets;

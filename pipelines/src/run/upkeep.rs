@@ -19,6 +19,8 @@ const EXPIRE_EVERY: Span = Span(60_000_000);
 pub(crate) struct Upkeep {
     /// The highest move number known to be in cold, by table.
     moved: BTreeMap<usize, u64>,
+    /// The same as it was at the cut: what the next record lets go, so that its rows for sinks can say so.
+    leaving: BTreeMap<usize, u64>,
     /// The table and segments of the compaction under way, until its outcome is sealed.
     busy: Option<(usize, BTreeSet<String>)>,
     /// What the compaction made; not sealed yet.
@@ -40,6 +42,13 @@ impl Upkeep {
     /// All move numbers of a table up to `t` are in cold. True when that is news.
     pub(crate) fn note_moved(&mut self, table: usize, dropped: u64, t: u64) -> bool {
         t > dropped && self.moved.insert(table, t) != Some(t)
+    }
+
+    /// An epoch is cut: by table, the highest move number whose segments its record lets go, where there is one.
+    pub(crate) fn cut(&mut self, tables: &[LaneTable], whole: &Whole) -> Vec<(usize, u64)> {
+        self.leaving.clone_from(&self.moved);
+        let leaving = |(index, t): (&usize, &u64)| marks::dropped(&tables[*index], whole, Some(*t)).map(|t| (*index, t));
+        self.leaving.iter().filter_map(leaving).collect()
     }
 
     /// Whether a compaction is under way, or its outcome is not sealed.
@@ -89,6 +98,7 @@ impl Upkeep {
     /// What the next record says of the tables. `sealed` follows.
     pub(crate) fn edits(&mut self, tables: &[LaneTable], whole: &Whole, ages: impl Fn(usize) -> Ages) -> Vec<Edit> {
         self.sealing = self.runs.is_some();
+        let leaving = if planted(Bug::MovesUntold) { &self.moved } else { &self.leaving };
         let mut edits = vec![];
         for (index, table) in tables.iter().enumerate() {
             let ages = ages(index);
@@ -98,7 +108,7 @@ impl Upkeep {
                 removed: past.iter().map(|s| s.file.clone()).collect(),
                 added: vec![],
                 marked: marks::candidates(table, whole, ages, &self.held(index)),
-                dropped: marks::dropped(table, whole, self.moved.get(&index).copied()),
+                dropped: marks::dropped(table, whole, leaving.get(&index).copied()),
             };
             if expired > 0 {
                 self.expired.insert(index, ages.now);

@@ -205,7 +205,7 @@ pub struct TableSpec {
 /// A sink: what it publishes, and where.
 #[derive(Clone, Debug)]
 pub struct SinkSpec {
-    /// Names of sources and processors.
+    /// Names of sources and processors, or `tidegate.moves` alone.
     pub inputs: Vec<String>,
     /// `type = "kafka"`
     pub options: KafkaSinkOptions,
@@ -215,7 +215,7 @@ pub struct SinkSpec {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inputs {
-    /// Names of sources and processors that it reads.
+    /// Names of sources and processors that it reads. A sink with `["tidegate.moves"]` is told of rows that have gone to the cold tier.
     pub inputs: Vec<String>,
 }
 

@@ -60,6 +60,8 @@ pub enum Bug {
     RelaySkipsFiles,
     /// A lane lets go of rows that its relay has not published.
     SinkCutTooEarly,
+    /// A record lets segments go of whose move sinks were not told at its cut.
+    MovesUntold,
     /// A taken name is given to other bytes.
     TakenNamesReplaced,
     /// The names of records, segments and state are not forced.
@@ -122,7 +124,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 57] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -149,6 +151,7 @@ impl Bug {
         Self::UnknownPublishIsSuccess,
         Self::RelaySkipsFiles,
         Self::SinkCutTooEarly,
+        Self::MovesUntold,
         Self::FilesNamedBeforeFsync,
         Self::TakenNamesReplaced,
         Self::NoFsyncOfDirectories,
