@@ -8,6 +8,7 @@
 # make kafka     a Kafka broker on port 9092 until ^C, for pipelines of your own; its data lies in target/kafka
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
+# make bench     one page with all that is to be reached, measured here, and what others do: bench/results/<day>-<commit>.html
 # make bench-durability  what fsync and epochs of 1 s cost against neither, and how long acks take; ARGS="--messages 400000"
 # make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
 # make bench-bytes  bytes a reading, in segments and in cold files, by column; ARGS="--decimals"
@@ -18,7 +19,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench-w1 bench-durability bench-operators bench-bytes bench-queries audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench bench-w1 bench-durability bench-operators bench-bytes bench-queries audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -69,10 +70,18 @@ demo:
 	cargo build --workspace --bins
 	$(target)/debug/tidegate demo
 
+venv := $${TIDEGATE_VENV:-$${XDG_CACHE_HOME:-$$HOME/.cache}/tidegate/venv}
+
+bench: setup
+	@echo "bench: a cold release build takes about 25 minutes on two cores, the measurements 20; needs 10 GB of disk and 6 GB of memory"
+	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
+	flink=$$(bench/peers/flink.sh) && $(venv)/bin/python bench/report.py --tidegate $(target)/release/tidegate --bench $(target)/release/bench \
+		--folder $(target)/bench --flink $$flink $(ARGS)
+
 bench-w1:
 	@echo "bench-w1: a cold release build takes about 25 minutes on two cores, the input 1 GB of disk"
 	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
-	$(target)/release/bench w1 --tidegate $(target)/release/tidegate --folder $(target)/bench-w1
+	$(target)/release/bench file --tidegate $(target)/release/tidegate --folder $(target)/bench-w1
 
 bench-durability:
 	@echo "bench-durability: a cold release build takes about 25 minutes on two cores, the measurement 10; needs Mosquitto, 2 GB of memory for it, 5 GB of disk"
@@ -90,7 +99,7 @@ bench-bytes:
 bench-queries: setup
 	@echo "bench-queries: a cold release build takes about 25 minutes on two cores, the measurement 10; 15 GB of disk"
 	cargo build --release --package pipelines --bin tidegate
-	$${TIDEGATE_VENV:-$${XDG_CACHE_HOME:-$$HOME/.cache}/tidegate/venv}/bin/python bench/peers/queries.py --tidegate $(target)/release/tidegate --folder $(target)/bench-queries $(ARGS)
+	$(venv)/bin/python bench/peers/queries.py --tidegate $(target)/release/tidegate --folder $(target)/bench-queries $(ARGS)
 
 audit: setup
 	cargo deny check bans licenses sources

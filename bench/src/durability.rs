@@ -11,27 +11,20 @@
 //! Latencies are upper bounds of buckets.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::mosquitto::{Mosquitto, free_port};
-use crate::page::Page;
-use crate::speed::{ask, ended_well};
-use crate::{Error, Result, Usage, run_and_measure};
+use crate::Result;
+use crate::mosquitto::{Mosquitto, Pace};
+use crate::setup::{Fleet, Setup, folder};
 
 /// Readings of a message of the backlog.
 const READINGS: u64 = 50;
 /// Devices of the backlog, which take turns with messages.
 const DEVICES: u64 = 1_000;
-/// 2025-01-01T00:00:00Z.
-const START_MS: u64 = 1_735_689_600_000;
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-const READY_WITHIN: Duration = Duration::from_secs(60);
-const RECEIVED: &str = "tidegate_received_readings_total";
+const BACKLOG: Fleet = Fleet { devices: DEVICES, readings: READINGS, step_ms: 1_000 };
 const TO_DURABLE: &str = "tidegate_ingest_to_durable_seconds";
 const FSYNCS: &str = "tidegate_journal_fsync_seconds_count";
 
@@ -130,8 +123,7 @@ impl fmt::Display for DurabilityReport {
 
 /// Measures both. Every reading of the backlog is counted by SQL before a figure is believed.
 pub fn measure_durability(options: &DurabilityOptions) -> Result<DurabilityReport> {
-    let folder = &options.folder;
-    let folder = fs::create_dir_all(folder).and_then(|()| fs::canonicalize(folder)).map_err(Error::file(folder))?;
+    let folder = folder(&options.folder)?;
     let broker = Mosquitto::start(&folder)?;
     let mut runs = vec![];
     for _ in 0..options.rounds {
@@ -155,27 +147,10 @@ fn backlog(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, fsync
     // A subscription that stays: the broker keeps what comes for it.
     setup.run(&options.tidegate, "1s")?;
     broker.publish(BACKLOG.messages(name, options.messages), None)?;
-    let (usage, seconds) = std::thread::scope(|scope| {
-        let running = scope.spawn(|| setup.run(&options.tidegate, "3s"));
-        let (mut first, mut last) = (None, (Instant::now(), 0.0));
-        while !running.is_finished() {
-            let received = Page::of(setup.port).map_or(0.0, |page| page.sum(RECEIVED));
-            if received > last.1 {
-                last = (Instant::now(), received);
-                first.get_or_insert(last);
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        let usage = running.join().unwrap_or_else(|_| Err(setup.failed("the thread that waited for it panicked".to_owned())))?;
-        let (since, before) = first.unwrap_or(last);
-        Ok::<_, Error>((usage, ((last.0 - since).as_secs_f64(), last.1 - before)))
-    })?;
+    let (usage, (seconds, counted)) = setup.drain(&options.tidegate)?;
     let readings = options.messages * READINGS;
     setup.stored(&options.tidegate, readings)?;
-    let ((seconds, counted), cpu) = (seconds, usage.user_seconds + usage.system_seconds);
-    if seconds == 0.0 {
-        return Err(setup.failed("all readings came between two looks at its metrics: take more messages".to_owned()));
-    }
+    let cpu = usage.user_seconds + usage.system_seconds;
     Ok(Run {
         fsync,
         seconds,
@@ -183,30 +158,6 @@ fn backlog(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, fsync
         cpu_seconds_per_million: cpu / (readings as f64 / 1e6),
         peak_bytes: usage.peak_bytes,
     })
-}
-
-/// Devices that take turns with messages of several readings.
-struct Fleet {
-    devices: u64,
-    readings: u64,
-    step_ms: u64,
-}
-
-const BACKLOG: Fleet = Fleet { devices: DEVICES, readings: READINGS, step_ms: 1_000 };
-
-impl Fleet {
-    fn messages(&self, topic: &str, count: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
-        let Self { devices, readings, step_ms } = *self;
-        (0..count).map(move |number| {
-            let (device, turn) = (number % devices, number / devices);
-            let reading = |n: u64| {
-                let (seq, value) = (turn * readings + n, 20.0 + ((number * 7 + n * 13) % 1_000) as f64 / 100.0);
-                format!(r#"{{"t":{},"v":{value:.2},"s":{seq}}}"#, START_MS + seq * step_ms)
-            };
-            let readings: Vec<String> = (0..readings).map(reading).collect();
-            (format!("{topic}/device-{device:05}"), format!(r#"{{"r":[{}]}}"#, readings.join(",")).into_bytes())
-        })
-    }
 }
 
 /// Lets a fleet send at a rate, and looks at what the process says of its acknowledgements.
@@ -221,7 +172,7 @@ fn acks(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, rate: u3
         let running = scope.spawn(|| setup.run(&options.tidegate, "10s"));
         let measured = setup.ready().and_then(|before| {
             let since = Instant::now();
-            broker.publish(fleet.messages(setup.name, messages), Some(devices as f64))?;
+            broker.publish(fleet.messages(setup.name, messages), Some(Pace::from_now(devices as f64)))?;
             let (seconds, after) = (since.elapsed().as_secs_f64(), setup.ready()?);
             let share = |q| after.quantile(&before, TO_DURABLE, q).ok_or_else(|| setup.failed("it took nothing".to_owned()));
             Ok(Acks {
@@ -235,93 +186,4 @@ fn acks(options: &DurabilityOptions, folder: &Path, broker: &Mosquitto, rate: u3
         measured
     })?;
     setup.stored(&options.tidegate, messages * each).map(|()| acks)
-}
-
-/// A pipeline with a folder of its own, which is empty at first.
-struct Setup {
-    name: &'static str,
-    folder: PathBuf,
-    config: PathBuf,
-    port: u16,
-}
-
-impl Setup {
-    fn new(folder: &Path, broker: &Mosquitto, name: &'static str, fsync: bool) -> Result<Setup> {
-        let (data, config, port) = (folder.join(name), folder.join(format!("{name}.toml")), free_port()?);
-        if data.exists() {
-            fs::remove_dir_all(&data).map_err(Error::file(&data))?;
-        }
-        let (sync, epoch) = if fsync { ("always", "1s") } else { ("never", "10s") };
-        let (url, data) = (broker.url(), data.display());
-        let text = format!(
-            r#"[pipeline]
-name = "{name}"
-data_dir = "{data}"
-lanes = 2
-epoch = "{epoch}"
-
-[journal]
-sync = "{sync}"
-
-[sources.floor]
-type = "mqtt"
-url = "{url}"
-topics = ["{name}/{{device_id}}"]
-decode = {{ format = "json", explode = "$.r", event_time = {{ path = "$.r.t", format = "unix_ms" }} }}
-columns = {{ value = {{ path = "$.r.v", type = "float64" }}, seq = {{ path = "$.r.s", type = "uint64" }} }}
-key = ["device_id"]
-watermark = {{ out_of_orderness = "5s" }}
-
-[processors.per_minute]
-type = "window"
-inputs = ["floor"]
-key = ["device_id"]
-window = {{ type = "tumbling", size = "1m" }}
-select = {{ n = "count(*)", mean = "avg(value)", greatest = "max(value)" }}
-
-[tables.readings]
-inputs = ["floor"]
-
-[tables.per_minute]
-inputs = ["per_minute"]
-
-[observability]
-metrics = "127.0.0.1:{port}"
-"#
-        );
-        fs::write(&config, text).map_err(Error::file(&config))?;
-        Ok(Setup { name, folder: folder.to_owned(), config, port })
-    }
-
-    /// Runs the pipeline until nothing came for a while.
-    fn run(&self, tidegate: &Path, idle: &str) -> Result<Usage> {
-        let log = self.folder.join(format!("{}.log", self.name));
-        let file = fs::File::create(&log).map_err(Error::file(&log))?;
-        let mut command = Command::new(tidegate);
-        command.arg("run").arg(&self.config).args(["--until-idle", idle]);
-        let (status, usage) = run_and_measure(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file))?;
-        ended_well(tidegate, status, &log).map(|()| usage)
-    }
-
-    /// The page of metrics, as soon as there is one.
-    fn ready(&self) -> Result<Page> {
-        let since = Instant::now();
-        loop {
-            match Page::of(self.port) {
-                Some(page) => return Ok(page),
-                None if since.elapsed() > READY_WITHIN => return Err(self.failed("it gives out no metrics".to_owned())),
-                None => std::thread::sleep(LOOK_EVERY),
-            }
-        }
-    }
-
-    /// Fails unless so many readings lie in the table.
-    fn stored(&self, tidegate: &Path, readings: u64) -> Result<()> {
-        let stored = ask(tidegate, &self.config, "SELECT count(*) FROM readings")?;
-        if stored == readings { Ok(()) } else { Err(self.failed(format!("{readings} readings in, {stored} stored"))) }
-    }
-
-    fn failed(&self, reason: String) -> Error {
-        Error::Program { program: format!("tidegate run {}", self.config.display()), reason }
-    }
 }

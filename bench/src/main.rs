@@ -1,24 +1,30 @@
-//! The command `bench`: `bench w1` measures the binary, `bench durability` what fsync and short epochs cost it. Figures go to standard output.
+//! The command `bench`: `bench file` measures the binary over a file, `bench durability` what fsync and short epochs cost it. Figures go to standard output.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use bench::{DurabilityOptions, SpeedOptions, measure, measure_durability};
+use bench::{DurabilityOptions, MqttOptions, SpeedOptions, StartOptions, measure, measure_durability, measure_mqtt, measure_start};
 use clap::Parser;
 
 /// Measurements of Tidegate.
 #[derive(Parser)]
 enum Command {
-    /// Measures file → decode → window → table over generated NDJSON.
-    W1(SpeedOptions),
+    /// Measures file → decode → windows or enrichment → table over generated NDJSON.
+    File(SpeedOptions),
     /// Measures what fsync and epochs of 1 s cost, over a real Mosquitto, and how long acknowledgements take; a table, then a line of JSON.
     Durability(DurabilityOptions),
+    /// Measures how fast readings are taken from a real Mosquitto beside a client that only acknowledges, and how soon SQL shows them.
+    Mqtt(MqttOptions),
+    /// Measures how long a start takes, with nothing and with the open windows of many devices.
+    Start(StartOptions),
 }
 
 fn main() -> ExitCode {
     let report = match Command::parse() {
-        Command::W1(options) => measure(&options).map(|report| report.to_string()),
+        Command::File(options) => measure(&options).map(|report| if options.json { report.json() } else { report.to_string() }),
         Command::Durability(options) => measure_durability(&options).map(|report| format!("{report}\n{}", report.json())),
+        Command::Start(options) => measure_start(&options).map(|report| if options.json { report.json() } else { report.to_string() }),
+        Command::Mqtt(options) => measure_mqtt(&options).map(|report| if options.json { report.json() } else { report.to_string() }),
     };
     match report {
         Ok(report) => written(writeln!(std::io::stdout(), "{report}"), ExitCode::SUCCESS),

@@ -7,6 +7,21 @@ use std::time::Duration;
 
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
+/// What is answered to a text that is posted to a path; none while nobody answers, or where it is refused.
+pub(crate) fn post(port: u16, path: &str, text: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(ANSWERED_WITHIN)).ok()?;
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nHost: localhost\r\nAccept: text/csv\r\nContent-Type: text/plain\r\nContent-Length: {}",
+        text.len()
+    );
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{text}").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.lines().next()?.contains(" 200").then(|| body.to_owned())
+}
+
 /// The samples of one moment: name with labels, and value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Page(Vec<(String, f64)>);

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::{Error, Result};
 
 /// `sysconf(_SC_CLK_TCK)`, 100 on every Linux: the kernel scales what it shows to user space.
@@ -15,7 +17,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What a finished process has used, all its threads together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Usage {
     /// CPU seconds in its own code.
     pub user_seconds: f64,
