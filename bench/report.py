@@ -227,7 +227,7 @@ def rows(found):
     yield ("MQTT QoS 1 through Mosquitto, durable acks", "≥ 80 % of a bare subscriber", f"{share:.0%} ({mqtt['durable_per_second'] / 1e3:.0f} k/s)", share >= 0.8,
            f"bare {mqtt['bare_per_second'] / 1e3:.0f} k/s")
     visible = mqtt["visible_p50_ms"] <= 20 and mqtt["visible_p99_ms"] <= 100
-    yield (f"publish to visible in SQL at {mqtt['rate'] / 1e3:.0f} k/s", "p50 ≤ 20 ms, p99 ≤ 100 ms", f"p50 {mqtt['visible_p50_ms']:.1f} ms, p99 {mqtt['visible_p99_ms']:.1f} ms", visible, "")
+    yield (f"publish to visible in SQL at {mqtt['rate'] / 1e3:.0f} k/s, half of what is sustained", "p50 ≤ 20 ms, p99 ≤ 100 ms", f"p50 {mqtt['visible_p50_ms']:.1f} ms, p99 {mqtt['visible_p99_ms']:.1f} ms", visible, "")
     yield ("receipt to durable at the same rate", "p99 ≤ 25 ms + fsync p99", f"p99 {mqtt['acks_p99_ms']:.1f} ms, fsync {mqtt['fsync_p99_ms']:.1f} ms",
            mqtt["acks_p99_ms"] <= 25 + mqtt["fsync_p99_ms"], "upper bounds of buckets")
     start = found["start"]

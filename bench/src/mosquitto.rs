@@ -43,8 +43,9 @@ impl Mosquitto {
     /// Starts the program `mosquitto` with a configuration in `folder`.
     pub(crate) fn start(folder: &Path) -> Result<Mosquitto> {
         let (port, config) = (free_port()?, folder.join("mosquitto.conf"));
-        let settings =
-            format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nlog_dest none\n");
+        let settings = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\nmax_inflight_messages {OPEN}\nlog_dest none\n"
+        );
         fs::write(&config, settings).map_err(Error::file(&config))?;
         let failed = |reason: String| Error::Program { program: "mosquitto".to_owned(), reason };
         let mut command = Command::new("mosquitto");
@@ -70,7 +71,7 @@ impl Mosquitto {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(error.to_string()))?;
         runtime.block_on(async {
             let mut to = rumqttc::MqttOptions::new("bench-publish", ("127.0.0.1".to_owned(), self.port));
-            to.set_keep_alive(30).set_outgoing_inflight_upper_limit(OPEN as u16);
+            to.set_keep_alive(30).set_outgoing_inflight_upper_limit(OPEN as u16).set_max_request_batch(OPEN / 10);
             let (client, mut network) = rumqttc::AsyncClient::builder(to).capacity(OPEN).build();
             let polling = tokio::spawn(async move { while network.poll().await.is_ok() {} });
             let mut open = VecDeque::new();

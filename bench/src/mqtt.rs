@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! fill the broker: messages of one reading, 100 bytes ─► take them: a bare client, then the binary     in turn, several rounds
-//! publish at half of the binary's rate ─► ask SQL for the number of readings, again and again
+//! publish as fast as the broker takes ─► ask SQL for the number of readings, again and again: how many a second all together sustain
+//! publish at half of that rate        ─► the same
 //! ```
 //! A reading is visible when an answer counts more than were published before it; its latency counts from the time at which it was to be
 //! published, to the arrival of that answer.
@@ -22,8 +23,10 @@ use crate::setup::{Fleet, Setup, folder};
 const FLEET: Fleet = Fleet { devices: 10_000, readings: 1, step_ms: 1_000 };
 /// Bytes of a message's payload.
 const PAYLOAD: usize = 100;
-/// From an answer to the next question.
-const ASK_EVERY: Duration = Duration::from_millis(2);
+/// From an answer to the next question, where latency is told. A question costs some milliseconds of a core.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// The same where only the end counts.
+const ASK_SELDOM: Duration = Duration::from_millis(250);
 const VISIBLE_WITHIN: Duration = Duration::from_secs(60);
 const FSYNCS: &str = "tidegate_journal_fsync_seconds";
 const TO_DURABLE: &str = "tidegate_ingest_to_durable_seconds";
@@ -60,6 +63,8 @@ pub struct MqttReport {
     pub durable_per_second: f64,
     /// CPU seconds per million readings.
     pub cpu_seconds_per_million: f64,
+    /// Readings a second that publisher, broker and binary sustain together on this machine.
+    pub sustained_per_second: f64,
     /// Readings a second whose latency is told.
     pub rate: f64,
     /// Half of the readings were visible within this many milliseconds.
@@ -85,6 +90,7 @@ impl fmt::Display for MqttReport {
         writeln!(out, "a bare client                 {:.0} messages a second", self.bare_per_second)?;
         writeln!(out, "durable acks                  {:.0} messages a second, {share:.0} %", self.durable_per_second)?;
         writeln!(out, "CPU seconds per million       {:.2}", self.cpu_seconds_per_million)?;
+        writeln!(out, "with the publisher beside it  {:.0} readings a second", self.sustained_per_second)?;
         writeln!(out, "at {:.0} readings a second", self.rate)?;
         writeln!(out, "publish to visible            p50 {:.1} ms, p99 {:.1} ms", self.visible_p50_ms, self.visible_p99_ms)?;
         write!(out, "receipt to durable            p99 {:.1} ms; an fsync p99 {:.1} ms", self.acks_p99_ms, self.fsync_p99_ms)
@@ -111,8 +117,10 @@ pub fn measure_mqtt(options: &MqttOptions) -> Result<MqttReport> {
     }
     let all = (u64::from(options.rounds) * options.messages) as f64;
     let durable_per_second = durable.1 / durable.0;
-    let latency = latency(options, &folder, &broker, durable_per_second / 2.0)?;
-    Ok(MqttReport { bare_per_second: all / bare, durable_per_second, cpu_seconds_per_million: cpu / (all / 1e6), ..latency })
+    let sustained_per_second = visible(options, &folder, &broker, None)?.sustained_per_second;
+    let visible = visible(options, &folder, &broker, Some(sustained_per_second / 2.0))?;
+    let (bare_per_second, cpu_seconds_per_million) = (all / bare, cpu / (all / 1e6));
+    Ok(MqttReport { bare_per_second, durable_per_second, cpu_seconds_per_million, sustained_per_second, ..visible })
 }
 
 /// Messages of one reading, of `PAYLOAD` bytes.
@@ -126,28 +134,34 @@ fn messages(topic: &str, count: u64) -> impl Iterator<Item = (String, Vec<u8>)> 
     })
 }
 
-/// Publishes at a rate while it asks how many readings are visible.
-fn latency(options: &MqttOptions, folder: &Path, broker: &Mosquitto, rate: f64) -> Result<MqttReport> {
+/// Publishes at a rate, or as fast as it can, while it asks how many readings are visible.
+fn visible(options: &MqttOptions, folder: &Path, broker: &Mosquitto, rate: Option<f64>) -> Result<MqttReport> {
     let setup = Setup::new(folder, broker, "visible", true)?;
     setup.run(&options.tidegate, "1s")?;
-    let count = (rate * f64::from(options.seconds)) as u64;
+    let count = rate.map_or(options.messages, |rate| (rate * f64::from(options.seconds)) as u64);
     std::thread::scope(|scope| {
         let running = scope.spawn(|| setup.run(&options.tidegate, "5s"));
         let measured = setup.ready().and_then(|before| {
             // The pipeline has subscribed before; it needs some moments to come back.
-            let pace = Pace { start: Instant::now() + Duration::from_secs(1), a_second: rate };
-            let publishing = scope.spawn(move || broker.publish(messages("visible", count), Some(pace)));
-            let answers = answers(&setup, count, pace.start);
+            let pace = Pace { start: Instant::now() + Duration::from_secs(1), a_second: rate.unwrap_or(f64::INFINITY) };
+            let publishing = scope.spawn(move || {
+                std::thread::sleep(pace.start.saturating_duration_since(Instant::now()));
+                broker.publish(messages("visible", count), rate.map(|_| pace))
+            });
+            let answers = answers(&setup, count, pace.start, if rate.is_some() { ASK_EVERY } else { ASK_SELDOM });
             publishing.join().unwrap_or_else(|_| Err(setup.failed("the thread that published panicked".to_owned())))?;
             let after = setup.ready()?;
             let share = |histogram, q| after.quantile(&before, histogram, q).ok_or_else(|| setup.failed(format!("nothing in {histogram}")));
-            let latencies = latencies(&answers?, &pace, count);
+            let answers = answers?;
+            let seconds = answers.last().map_or(0.0, |(last, _)| last.saturating_duration_since(pace.start).as_secs_f64());
+            let latencies = latencies(&answers, &pace, count);
             let of = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
             Ok(MqttReport {
                 bare_per_second: 0.0,
                 durable_per_second: 0.0,
                 cpu_seconds_per_million: 0.0,
-                rate,
+                sustained_per_second: count as f64 / seconds,
+                rate: pace.a_second,
                 visible_p50_ms: of(0.5),
                 visible_p99_ms: of(0.99),
                 acks_p99_ms: 1e3 * share(TO_DURABLE, 0.99)?,
@@ -160,7 +174,7 @@ fn latency(options: &MqttOptions, folder: &Path, broker: &Mosquitto, rate: f64) 
 }
 
 /// When answers came, and how many readings each counted, until all were.
-fn answers(setup: &Setup, count: u64, start: Instant) -> Result<Vec<(Instant, u64)>> {
+fn answers(setup: &Setup, count: u64, start: Instant, every: Duration) -> Result<Vec<(Instant, u64)>> {
     let (mut answers, mut progress) = (vec![], (start, 0));
     loop {
         let text = post(setup.http, "/api/v1/sql", "SELECT count(*) FROM readings");
@@ -178,7 +192,7 @@ fn answers(setup: &Setup, count: u64, start: Instant) -> Result<Vec<(Instant, u6
         if now.saturating_duration_since(progress.0) > VISIBLE_WITHIN {
             return Err(setup.failed(format!("{} of {count} readings are visible, and no more come: {text:?}", progress.1)));
         }
-        std::thread::sleep(ASK_EVERY);
+        std::thread::sleep(every);
     }
 }
 

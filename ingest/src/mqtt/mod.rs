@@ -7,6 +7,7 @@
 mod acks;
 mod address;
 mod client;
+mod cork;
 mod events;
 mod options;
 mod redelivery;

@@ -4,6 +4,7 @@
 //! after `Broken` a connection is of no more use.
 
 use super::client::MOST_PACKET_BYTES;
+use super::cork::Corked;
 use super::events::Received;
 use super::options::{MqttOptions, Version};
 use super::session::NothingOpen;
@@ -14,6 +15,9 @@ use rumqttc_v4 as v4;
 /// Acks that may wait for the event loop: one for each packet id. So the ack task never waits for the loop while the loop, with a full
 /// queue of events, waits for the worker and so for the ack task. (Not every broker keeps to the Receive Maximum.)
 const REQUESTS: usize = u16::MAX as usize;
+
+/// Packets taken from what was read before anything is sent.
+const READ_AT_ONCE: usize = 64;
 
 /// Packet ids of our own: we only subscribe. The library keeps a slot for each.
 pub(super) const OWN_PACKETS: u16 = 8;
@@ -107,7 +111,8 @@ fn settings_5(options: &MqttOptions, client_id: &str) -> Result<v5::MqttOptions,
     to.set_session_store(NothingOpen);
     to.set_session_expiry_interval(Some(u32::try_from(options.session_expiry.as_secs()).unwrap_or(u32::MAX)));
     to.set_receive_maximum(Some(options.receive_maximum)).set_max_packet_size(Some(MOST_PACKET_BYTES));
-    to.set_outgoing_inflight_upper_limit(OWN_PACKETS);
+    to.set_outgoing_inflight_upper_limit(OWN_PACKETS).set_read_batch_size(READ_AT_ONCE);
+    to.set_socket_connector(|host, network| async { v5::default_socket_connect(host, network).await.map(Corked::new) });
     if let Some((username, password)) = credentials(options)? {
         to.set_credentials(username, password);
     }
@@ -135,6 +140,8 @@ fn settings_4(options: &MqttOptions, client_id: &str) -> Result<v4::MqttOptions,
     };
     to.set_keep_alive(keep_alive(options)).set_clean_session(false).set_ack_mode(v4::AckMode::Manual);
     to.set_max_packet_size(MOST_PACKET_BYTES as usize, MOST_PACKET_BYTES as usize).set_inflight(OWN_PACKETS);
+    to.set_read_batch_size(READ_AT_ONCE);
+    to.set_socket_connector(|host, network| async { v4::default_socket_connect(host, network).await.map(Corked::new) });
     if let Some((username, password)) = credentials(options)? {
         to.set_credentials(username, password);
     }
@@ -191,7 +198,14 @@ impl Wire {
     /// The next event. Not cancel safe as a whole: a connection whose poll was dropped is good for `leave` only.
     pub(super) async fn poll(&mut self) -> Result<Heard, Broken> {
         match self {
-            Self::V5(wire) => wire.poll().await.map(heard_5).map_err(broken_5),
+            Self::V5(wire) => {
+                let heard = wire.poll().await.map(heard_5).map_err(broken_5);
+                if matches!(heard, Ok(Heard::Connected { .. })) {
+                    // The library knows by now what we know of the session. With a store it would write down for each ack that we still know nothing.
+                    wire.options.clear_session_store();
+                }
+                heard
+            }
             Self::V4(wire) => wire.poll().await.map(heard_4).map_err(|e| Broken { reason: e.to_string(), takeover: false }),
         }
     }
