@@ -292,7 +292,7 @@ def main():
     with open(f"{name}.html", "w") as file:
         file.write(page(result))
     for work, aim, figure, ok, beside in rows(result["figures"]):
-        say(f"{'reached' if ok else 'missed ':8}{work:52}{aim:30}{figure:34}{beside}")
+        say(f"{'reached' if ok else 'missed ':8}{work:72} {aim:30} {figure:34} {beside}")
     say(f"{result['minutes']} minutes; {name}.html")
 
 
