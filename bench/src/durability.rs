@@ -97,13 +97,6 @@ pub struct Acks {
     pub fsyncs_per_second: f64,
 }
 
-impl DurabilityReport {
-    /// The report as one line.
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    }
-}
-
 impl fmt::Display for DurabilityReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "setting                 seconds  readings/s  CPU s/million  peak MiB")?;

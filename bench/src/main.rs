@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bench::{DurabilityOptions, MqttOptions, SpeedOptions, StartOptions, measure, measure_durability, measure_mqtt, measure_start};
 use clap::Parser;
+use serde::Serialize;
 
 /// Measurements of Tidegate.
 #[derive(Parser)]
@@ -21,10 +22,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let report = match Command::parse() {
-        Command::File(options) => measure(&options).map(|report| if options.json { report.json() } else { report.to_string() }),
-        Command::Durability(options) => measure_durability(&options).map(|report| format!("{report}\n{}", report.json())),
-        Command::Start(options) => measure_start(&options).map(|report| if options.json { report.json() } else { report.to_string() }),
-        Command::Mqtt(options) => measure_mqtt(&options).map(|report| if options.json { report.json() } else { report.to_string() }),
+        Command::File(options) => measure(&options).map(|report| if options.json { json(&report) } else { report.to_string() }),
+        Command::Durability(options) => measure_durability(&options).map(|report| format!("{report}\n{}", json(&report))),
+        Command::Start(options) => measure_start(&options).map(|report| if options.json { json(&report) } else { report.to_string() }),
+        Command::Mqtt(options) => measure_mqtt(&options).map(|report| if options.json { json(&report) } else { report.to_string() }),
     };
     match report {
         Ok(report) => written(writeln!(std::io::stdout(), "{report}"), ExitCode::SUCCESS),
@@ -35,4 +36,9 @@ fn main() -> ExitCode {
 /// The command's exit code, or failure where its text could not be written.
 fn written(result: std::io::Result<()>, code: ExitCode) -> ExitCode {
     result.map_or(ExitCode::FAILURE, |()| code)
+}
+
+/// A report as one line.
+fn json(report: &impl Serialize) -> String {
+    serde_json::to_string(report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
 }

@@ -77,13 +77,6 @@ pub struct MqttReport {
     pub fsync_p99_ms: f64,
 }
 
-impl MqttReport {
-    /// The report as one line.
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    }
-}
-
 impl fmt::Display for MqttReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = 100.0 * self.durable_per_second / self.bare_per_second;

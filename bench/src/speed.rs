@@ -69,13 +69,6 @@ pub struct SpeedReport {
     pub usage: Usage,
 }
 
-impl SpeedReport {
-    /// The report as one line.
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    }
-}
-
 impl fmt::Display for SpeedReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Usage { user_seconds, system_seconds, wall_seconds, peak_bytes } = self.usage;

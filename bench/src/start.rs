@@ -46,13 +46,6 @@ pub struct StartReport {
     pub killed_seconds: f64,
 }
 
-impl StartReport {
-    /// The report as one line.
-    pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    }
-}
-
 impl fmt::Display for StartReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "empty                         {:.3} s", self.empty_seconds)?;
