@@ -29,13 +29,13 @@ def say(text):
     print(text, flush=True)
 
 
-def measured(command, environment=None):
+def measured(command):
     """CPU seconds, seconds and peak bytes of a command and all that it starts, and its output."""
     # Orphans become ours, so that none of their CPU time is missing.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     start = time.monotonic()
     log = open(f"{ARGUMENTS.folder}/command.log", "w+")
-    child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
+    child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     seconds, all_used = time.monotonic() - start, [used]
@@ -61,10 +61,10 @@ def ours(command, *options, cores=None):
     return json.loads(run.stdout.strip().splitlines()[-1])
 
 
-def file_run(work, devices, readings, epoch="1s", cores=None, lanes=2):
+def file_run(work, devices, readings, epoch="1s", cores=None):
     """One run of ours over a file, in the terms of `measured`."""
     found = ours("file", "--json", "--folder", ARGUMENTS.folder, "--work", work, "--devices", str(devices), "--readings", str(readings),
-                 "--epoch", epoch, "--lanes", str(lanes), cores=cores)
+                 "--epoch", epoch, cores=cores)
     return {"cpu": found["user_seconds"] + found["system_seconds"], "seconds": found["wall_seconds"], "peak_bytes": found["peak_bytes"]}
 
 

@@ -33,7 +33,7 @@ mod w1;
 pub use broker::Broker;
 pub use durability::{Acks, DurabilityOptions, DurabilityReport, Run, measure_durability};
 pub use error::{Error, Result};
-pub use mqtt::{MqttOptions, MqttReport, measure_mqtt};
+pub use mqtt::{MqttOptions, MqttReport, Visible, measure_mqtt};
 pub use process::{Usage, run_and_measure};
 pub use speed::{SpeedOptions, SpeedReport, Work, measure};
 pub use start::{StartOptions, StartReport, measure_start};

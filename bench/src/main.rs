@@ -1,4 +1,4 @@
-//! The command `bench`: `bench file` measures the binary over a file, `bench durability` what fsync and short epochs cost it. Figures go to standard output.
+//! The command `bench`: each of its commands measures the binary from outside. Figures go to standard output.
 
 use std::io::Write;
 use std::process::ExitCode;

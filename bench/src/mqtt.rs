@@ -65,7 +65,15 @@ pub struct MqttReport {
     pub cpu_seconds_per_million: f64,
     /// Readings a second that publisher, broker and binary sustain together on this machine.
     pub sustained_per_second: f64,
-    /// Readings a second whose latency is told.
+    /// What was seen at half of that.
+    #[serde(flatten)]
+    pub visible: Visible,
+}
+
+/// How long readings took that were published at a rate.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Visible {
+    /// Readings a second.
     pub rate: f64,
     /// Half of the readings were visible within this many milliseconds.
     pub visible_p50_ms: f64,
@@ -84,9 +92,10 @@ impl fmt::Display for MqttReport {
         writeln!(out, "durable acks                  {:.0} messages a second, {share:.0} %", self.durable_per_second)?;
         writeln!(out, "CPU seconds per million       {:.2}", self.cpu_seconds_per_million)?;
         writeln!(out, "with the publisher beside it  {:.0} readings a second", self.sustained_per_second)?;
-        writeln!(out, "at {:.0} readings a second", self.rate)?;
-        writeln!(out, "publish to visible            p50 {:.1} ms, p99 {:.1} ms", self.visible_p50_ms, self.visible_p99_ms)?;
-        write!(out, "receipt to durable            p99 {:.1} ms; an fsync p99 {:.1} ms", self.acks_p99_ms, self.fsync_p99_ms)
+        let Visible { rate, visible_p50_ms, visible_p99_ms, acks_p99_ms, fsync_p99_ms } = self.visible;
+        writeln!(out, "at {rate:.0} readings a second")?;
+        writeln!(out, "publish to visible            p50 {visible_p50_ms:.1} ms, p99 {visible_p99_ms:.1} ms")?;
+        write!(out, "receipt to durable            p99 {acks_p99_ms:.1} ms; an fsync p99 {fsync_p99_ms:.1} ms")
     }
 }
 
@@ -110,10 +119,10 @@ pub fn measure_mqtt(options: &MqttOptions) -> Result<MqttReport> {
     }
     let all = (u64::from(options.rounds) * options.messages) as f64;
     let durable_per_second = durable.1 / durable.0;
-    let sustained_per_second = visible(options, &folder, &broker, None)?.sustained_per_second;
-    let visible = visible(options, &folder, &broker, Some(sustained_per_second / 2.0))?;
+    let sustained_per_second = published(options, &folder, &broker, None)?.0;
+    let visible = published(options, &folder, &broker, Some(sustained_per_second / 2.0))?.1;
     let (bare_per_second, cpu_seconds_per_million) = (all / bare, cpu / (all / 1e6));
-    Ok(MqttReport { bare_per_second, durable_per_second, cpu_seconds_per_million, sustained_per_second, ..visible })
+    Ok(MqttReport { bare_per_second, durable_per_second, cpu_seconds_per_million, sustained_per_second, visible })
 }
 
 /// Messages of one reading, of `PAYLOAD` bytes.
@@ -127,8 +136,8 @@ fn messages(topic: &str, count: u64) -> impl Iterator<Item = (String, Vec<u8>)> 
     })
 }
 
-/// Publishes at a rate, or as fast as it can, while it asks how many readings are visible.
-fn visible(options: &MqttOptions, folder: &Path, broker: &Mosquitto, rate: Option<f64>) -> Result<MqttReport> {
+/// Publishes at a rate, or as fast as it can, while it asks how many readings are visible: how many became visible a second, and how soon.
+fn published(options: &MqttOptions, folder: &Path, broker: &Mosquitto, rate: Option<f64>) -> Result<(f64, Visible)> {
     let setup = Setup::new(folder, broker, "visible", true)?;
     setup.run(&options.tidegate, "1s")?;
     let count = rate.map_or(options.messages, |rate| (rate * f64::from(options.seconds)) as u64);
@@ -149,17 +158,14 @@ fn visible(options: &MqttOptions, folder: &Path, broker: &Mosquitto, rate: Optio
             let seconds = answers.last().map_or(0.0, |(last, _)| last.saturating_duration_since(pace.start).as_secs_f64());
             let latencies = latencies(&answers, &pace, count);
             let of = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
-            Ok(MqttReport {
-                bare_per_second: 0.0,
-                durable_per_second: 0.0,
-                cpu_seconds_per_million: 0.0,
-                sustained_per_second: count as f64 / seconds,
+            let visible = Visible {
                 rate: pace.a_second,
                 visible_p50_ms: of(0.5),
                 visible_p99_ms: of(0.99),
                 acks_p99_ms: 1e3 * share(TO_DURABLE, 0.99)?,
                 fsync_p99_ms: 1e3 * share(FSYNCS, 0.99)?,
-            })
+            };
+            Ok((count as f64 / seconds, visible))
         });
         running.join().unwrap_or_else(|_| Err(setup.failed("the thread that waited for it panicked".to_owned())))?;
         measured

@@ -56,8 +56,8 @@ fn a_flood_of_ten_times_what_a_pipeline_takes_waits_in_the_broker_and_loses_noth
     // However fast the machine: it can take thousands in one turn, and then has to wait for its next one.
     slow_down(
         &running,
-        Duration::from_millis(3),
-        || 10 * taken() <= sent(),
+        Duration::from_millis(1),
+        || 20 * taken() <= sent(),
         || sending.try_wait().expect("a child of ours can be asked").is_some(),
     );
     assert!(sending.wait().expect("a child of ours can be waited for").success(), "the fleet could not send");
