@@ -4,7 +4,7 @@ use crate::{Error, EventTime, Remedy, Result, WallTime};
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The name of the event-time column.
 pub const EVENT_TIME: &str = "event_time";
@@ -58,6 +58,8 @@ pub struct Batch {
     time: usize,
     origin: Arc<Origin>,
     trail: Option<RecordBatch>,
+    /// Least and greatest event time, once somebody asked.
+    range: OnceLock<Option<(EventTime, EventTime)>>,
 }
 
 impl Batch {
@@ -72,7 +74,7 @@ impl Batch {
         if column.null_count() > 0 {
             return Err(broken("event_time has nulls"));
         }
-        Ok(Self { rows, time, origin, trail: None })
+        Ok(Self { rows, time, origin, trail: None, range: OnceLock::new() })
     }
 
     /// The same rows with columns beside them, one value a row (see `trail`).
@@ -138,11 +140,15 @@ impl Batch {
         self.rows.column(self.time).as_primitive::<TimestampMicrosecondType>().values()
     }
 
-    /// Least and greatest event time; none without rows.
+    /// Least and greatest event time; none without rows. Found once.
     #[must_use]
     pub fn time_range(&self) -> Option<(EventTime, EventTime)> {
-        let times = self.times();
-        Some((EventTime(*times.iter().min()?), EventTime(*times.iter().max()?)))
+        let widen = |(least, greatest): (i64, i64), time: &i64| (least.min(*time), greatest.max(*time));
+        *self.range.get_or_init(|| {
+            let (first, rest) = self.times().split_first()?;
+            let (least, greatest) = rest.iter().fold((*first, *first), widen);
+            Some((EventTime(least), EventTime(greatest)))
+        })
     }
 
     /// The rows where `keep` is true (null counts as false).
@@ -163,6 +169,7 @@ impl Batch {
             time: self.time,
             origin: self.origin.clone(),
             trail: self.trail.as_ref().map(|t| t.slice(offset, length)),
+            range: OnceLock::new(),
         }
     }
 
@@ -173,6 +180,7 @@ impl Batch {
             time: self.time,
             origin: self.origin.clone(),
             trail: self.trail.as_ref().map(apply).transpose()?,
+            range: OnceLock::new(),
         })
     }
 }

@@ -43,13 +43,33 @@ impl Cut {
 
     /// The start of the slice of a moment.
     pub(super) fn slice(&self, time: i64) -> i64 {
+        self.bounds(time).0
+    }
+
+    /// The starts of the slices of moments. Most moments lie in the slice of the one before, which costs no division.
+    pub(super) fn slices(&self, times: &[i64]) -> Vec<i64> {
+        let mut last = (0, 0);
+        let start = |time: &i64| {
+            if !(last.0..last.1).contains(time) {
+                last = self.bounds(*time);
+            }
+            last.0
+        };
+        times.iter().map(start).collect()
+    }
+
+    /// Start and end of the slice of a moment.
+    fn bounds(&self, time: i64) -> (i64, i64) {
         match self {
             Self::Even { size, hop, offset } => {
                 let start = floor(time, *hop, *offset);
-                let edge = start.saturating_add(size % hop);
-                if edge <= time { edge } else { start }
+                let (edge, next) = (start.saturating_add(size % hop), start.saturating_add(*hop));
+                match edge <= time {
+                    true => (edge, next),
+                    false => (start, edge),
+                }
             }
-            Self::Calendar { .. } => self.step(time).0,
+            Self::Calendar { .. } => self.step(time),
         }
     }
 
@@ -135,6 +155,8 @@ mod tests {
                 for other in slice..=time {
                     prop_assert_eq!((cut.slice(other), cut.first_end(other), cut.last_end(other)), (slice, first + size, last + size));
                 }
+                let times = [time, slice, time, slice - 1, time];
+                prop_assert_eq!(cut.slices(&times), times.map(|t| cut.slice(t)));
                 let before = (cut.covers(slice - 1), cut.first_end(slice - 1), cut.last_end(slice - 1));
                 prop_assert_ne!(before, (true, first + size, last + size));
             }

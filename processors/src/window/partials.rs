@@ -100,11 +100,11 @@ impl Partials {
         let (first, last) = (self.name(least.0, newest), self.name(greatest.0, newest));
         // Where the newest mark makes no difference, no earlier one does.
         if first == last && first.0 == self.cut.first_end(least.0) {
-            return self.slices.take_slice(first, batch, columns, out);
+            return self.slices.take_slice(first, columns, || Ok(batch.clone()), out);
         }
         let mark = |row: usize| marks.map_or(self.watermark, |m| m[row]);
-        let names = batch.times().iter().enumerate().map(|(row, time)| self.name(*time, mark(row))).collect();
-        self.slices.take_rows(names, batch, columns, out)
+        let names: Vec<_> = batch.times().iter().enumerate().map(|(row, time)| self.name(*time, mark(row))).collect();
+        self.slices.take_rows(&names, batch, columns, out)
     }
 
     /// Due and start of the slice of a reading that comes at a watermark.

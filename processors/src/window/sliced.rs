@@ -120,10 +120,10 @@ impl Sliced {
         let Some((least, greatest)) = batch.time_range() else { return Ok(()) };
         let start = self.cut.slice(least.0);
         if start == self.cut.slice(greatest.0) {
-            return self.slices.take_slice(start, &batch, &columns, out);
+            return self.slices.take_slice(start, &columns, || Ok(batch), out);
         }
-        let starts = batch.times().iter().map(|t| self.cut.slice(*t)).collect();
-        self.slices.take_rows(starts, &batch, &columns, out)
+        let starts = self.cut.slices(batch.times());
+        self.slices.take_rows(&starts, &batch, &columns, out)
     }
 
     fn columns(&self, batch: &Batch) -> Result<Vec<ArrayRef>, super::aggregates::Failed> {

@@ -3,11 +3,15 @@
 use super::aggregates::Aggregates;
 use super::slice::{Held, Slice};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{filter, not, take};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{FilterBuilder, filter, not, take};
 use datafusion::common::DataFusionError;
 use flow::{Batch, Count, DeadLetters, Error, Output, Reason, Result, StateReader, StateWriter};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Rows of so many slices are selected slice by slice; those of more are sorted.
+const FEW: usize = 8;
 
 /// The name of a slice, which is also that of its part of the state.
 pub(super) trait Name: Copy + Ord {
@@ -148,11 +152,23 @@ impl<K: Name> Slices<K> {
         Ok(())
     }
 
-    /// Adds rows to the slices of these names, one a row: one call a slice, rows in their order.
-    pub(super) fn take_rows(&mut self, names: Vec<K>, batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
+    /// Adds rows to the slices of these names, one a row: slice by slice in order, each with its rows in theirs.
+    pub(super) fn take_rows(&mut self, names: &[K], batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
         if names.is_sorted() {
-            return self.take_runs(&names, batch, columns, out);
+            return self.take_runs(names, batch, columns, out);
         }
+        let Some(slices) = few(names) else { return self.take_sorted(names, batch, columns, out) };
+        for name in slices {
+            let of_slice = BooleanArray::new(BooleanBuffer::collect_bool(names.len(), |row| names[row] == name), None);
+            let part = FilterBuilder::new(&of_slice).optimize().build();
+            let selected: Result<Vec<_>, _> = columns.iter().map(|c| part.filter(c)).collect();
+            let selected = selected.map_err(|e| Error::stop("selecting the rows of a window", e))?;
+            self.take_slice(name, &selected, || batch.filter(&of_slice), out)?;
+        }
+        Ok(())
+    }
+
+    fn take_sorted(&mut self, names: &[K], batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
         let mut order: Vec<u32> = (0..).take(names.len()).collect();
         order.sort_by_key(|row| names[*row as usize]);
         let names: Vec<K> = order.iter().map(|row| names[*row as usize]).collect();
@@ -166,19 +182,26 @@ impl<K: Name> Slices<K> {
         let mut from = 0;
         for run in names.chunk_by(|a, b| a == b) {
             let part: Vec<_> = columns.iter().map(|c| c.slice(from, run.len())).collect();
-            self.take_slice(run[0], &batch.slice(from, run.len()), &part, out)?;
+            self.take_slice(run[0], &part, || Ok(batch.slice(from, run.len())), out)?;
             from += run.len();
         }
         Ok(())
     }
 
-    /// Adds rows to one slice.
-    pub(super) fn take_slice(&mut self, key: K, batch: &Batch, columns: &[ArrayRef], out: &mut dyn Output) -> Result<()> {
-        if self.held.groups.saturating_add(batch.len()) > self.max_keys || self.held.bytes > self.max_state {
-            return self.take_admitted(key, batch, columns, out);
+    /// Adds rows to one slice; `batch` gives the whole rows, for those that are refused.
+    pub(super) fn take_slice(
+        &mut self,
+        key: K,
+        columns: &[ArrayRef],
+        batch: impl FnOnce() -> Result<Batch>,
+        out: &mut dyn Output,
+    ) -> Result<()> {
+        let rows = columns[0].len();
+        if self.held.groups.saturating_add(rows) > self.max_keys || self.held.bytes > self.max_state {
+            return self.take_admitted(key, &batch()?, columns, out);
         }
         self.add(key, columns)?;
-        out.count(Count::Taken, batch.len() as u64);
+        out.count(Count::Taken, rows as u64);
         Ok(())
     }
 
@@ -226,6 +249,22 @@ impl<K: Name> Slices<K> {
         self.held.change(before, slice.held());
         Ok(())
     }
+}
+
+/// The slices among names, in order; none where they are too many to look at all rows for each.
+fn few<K: Name>(names: &[K]) -> Option<Vec<K>> {
+    let (mut found, mut last) = (Vec::with_capacity(FEW), None);
+    for name in names {
+        if last.replace(*name) == Some(*name) || found.contains(name) {
+            continue;
+        }
+        if found.len() == FEW {
+            return None;
+        }
+        found.push(*name);
+    }
+    found.sort_unstable();
+    Some(found)
 }
 
 /// An error of DataFusion's aggregates: a broken promise of ours.
