@@ -26,6 +26,11 @@ pub fn lanes_of(rows: &RecordBatch, key: &[usize], lanes: u32, out: &mut Vec<u32
         out.resize(rows.num_rows(), 0);
         return;
     }
+    let lane = |bytes: &[u8]| (xxh3_64(bytes) % u64::from(lanes)) as u32;
+    if let Some(texts) = rows.column(key[0]).as_string_view_opt().filter(|_| key.len() == 1) {
+        out.extend((0..texts.len()).map(|row| lane(texts.value(row).as_bytes())));
+        return;
+    }
     let columns: Vec<&dyn Array> = key.iter().map(|&k| rows.column(k).as_ref()).collect();
     let mut bytes = Vec::with_capacity(64);
     for row in 0..rows.num_rows() {
@@ -33,7 +38,7 @@ pub fn lanes_of(rows: &RecordBatch, key: &[usize], lanes: u32, out: &mut Vec<u32
         for column in &columns {
             put(*column, row, columns.len() > 1, &mut bytes);
         }
-        out.push((xxh3_64(&bytes) % u64::from(lanes)) as u32);
+        out.push(lane(&bytes));
     }
 }
 

@@ -52,7 +52,7 @@ impl Csv {
     }
 
     /// The cells of all records in one message.
-    fn message<'a>(&mut self, text: &'a str, cells: &mut Vec<Cell<'a>>) -> Result<(), Wrong> {
+    fn message<'a>(&mut self, text: &'a str, cells: &mut Vec<Cell<'a>>) -> Result<(), Box<Wrong>> {
         let mut rest = text;
         while !rest.is_empty() {
             let next = record_end(rest.as_bytes(), self.delimiter).unwrap_or(rest.len());
@@ -65,7 +65,7 @@ impl Csv {
         Ok(())
     }
 
-    fn record<'a>(&mut self, record: &'a str, cells: &mut Vec<Cell<'a>>) -> Result<(), Wrong> {
+    fn record<'a>(&mut self, record: &'a str, cells: &mut Vec<Cell<'a>>) -> Result<(), Box<Wrong>> {
         let row = cells.len();
         cells.resize(row + self.layout.width(), Cell::Unset);
         let mut rest = Some(record);
@@ -81,11 +81,11 @@ impl Csv {
         if rest.is_some() { Err(self.uneven(self.fields.len() + 1, "at least ")) } else { Ok(()) }
     }
 
-    fn uneven(&self, found: usize, about: &str) -> Wrong {
+    fn uneven(&self, found: usize, about: &str) -> Box<Wrong> {
         Wrong::new(Reason::Malformed, format!("{about}{found} fields, expected {}", self.fields.len()))
     }
 
-    fn cell<'a>(&mut self, slot: usize, field: &Field<'a>) -> Result<Cell<'a>, Wrong> {
+    fn cell<'a>(&mut self, slot: usize, field: &Field<'a>) -> Result<Cell<'a>, Box<Wrong>> {
         if !field.quoted && field.text == self.null {
             return Ok(Cell::Null);
         }

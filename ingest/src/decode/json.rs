@@ -3,6 +3,7 @@
 use super::layout::{Layout, Rows, Wrong, shown};
 use super::path::{self, Step};
 use super::scan::{Scalar, Scan, Text};
+use super::shape::{Hole, MOST_HOLES, Shapes};
 use super::value::Cell;
 use super::{DecodeOptions, Decoded, Decoder, Message, OptionError};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -38,13 +39,15 @@ pub(super) struct Json {
     scratch: String,
     seen: Vec<u64>,
     stamp: u64,
+    shapes: Shapes,
+    holes: Vec<Hole>,
 }
 
 impl Json {
     pub(super) fn new(decode: &DecodeOptions, layout: Arc<Layout>) -> Result<Self, OptionError> {
         let plan = Plan::new(decode, layout.clone())?;
         let seen = vec![0; plan.nodes.len()];
-        Ok(Self { plan, rows: Rows::new(layout), scratch: String::new(), seen, stamp: 0 })
+        Ok(Self { plan, rows: Rows::new(layout), scratch: String::new(), seen, stamp: 0, shapes: Shapes::new(), holes: vec![] })
     }
 }
 
@@ -54,10 +57,9 @@ impl Decoder for Json {
     }
 
     fn decode(&mut self, messages: &[Message<'_>], arrival: WallTime) -> Decoded {
-        let (mut shared, mut cells) = (Vec::new(), Vec::new());
+        let (mut shared, mut cells, mut values) = (Vec::new(), Vec::new(), Vec::new());
         for (number, message) in messages.iter().enumerate() {
             let number = number as u32;
-            self.scratch.clear();
             let Ok(text) = std::str::from_utf8(message.payload) else {
                 self.rows.reject(number, Wrong::new(Reason::Malformed, "not UTF-8".into()));
                 continue;
@@ -72,9 +74,17 @@ impl Decoder for Json {
                 scratch: &mut self.scratch,
                 seen: &mut self.seen,
                 stamp: &mut self.stamp,
+                holes: &mut self.holes,
             };
-            match walk.message() {
-                Ok(()) => self.rows.push(number, message, &cells, &self.scratch, arrival),
+            let read = if self.plan.explodes || !self.shapes.are_worth_a_try() {
+                walk.message()
+            } else if self.shapes.read(text, &mut values) && walk.values(&values).is_ok() {
+                Ok(())
+            } else {
+                walk.message().map(|()| self.shapes.learn(text, &self.holes))
+            };
+            match read {
+                Ok(()) => self.rows.push(number, message, if self.plan.explodes { &cells } else { &shared }, &self.scratch, arrival),
                 Err(wrong) => self.rows.reject(number, wrong),
             }
         }
@@ -161,19 +171,33 @@ struct Walk<'w, 'a> {
     /// For each node the scope (message or element) in which it was last met.
     seen: &'w mut [u64],
     stamp: &'w mut u64,
+    /// The values met outside the exploded array.
+    holes: &'w mut Vec<Hole>,
 }
 
 impl<'a> Walk<'_, 'a> {
-    fn message(&mut self) -> Result<(), Wrong> {
-        let width = self.plan.layout.width();
+    fn begin(&mut self) {
         self.shared.clear();
-        self.shared.resize(width, Cell::Unset);
+        self.shared.resize(self.plan.layout.width(), Cell::Unset);
         self.cells.clear();
+        self.scratch.clear();
+        self.holes.clear();
+    }
+
+    /// Takes the values of a message whose places are known: one row, in `shared`.
+    fn values(&mut self, values: &[(usize, Scalar<'a>)]) -> Result<(), Box<Wrong>> {
+        self.begin();
+        values.iter().try_for_each(|(node, value)| self.leaf(&self.plan.nodes[*node], *value))
+    }
+
+    /// Reads a message: rows in `cells` where an array is exploded, else one in `shared`.
+    fn message(&mut self) -> Result<(), Box<Wrong>> {
+        let width = self.plan.layout.width();
+        self.begin();
         *self.stamp += 1;
         self.value(0, *self.stamp)?;
         self.scan.end()?;
         if !self.plan.explodes {
-            self.cells.extend_from_slice(self.shared);
             return Ok(());
         }
         if !self.exploded {
@@ -188,7 +212,7 @@ impl<'a> Walk<'_, 'a> {
     }
 
     /// Reads the value on which we stand, a declared place of the scope `scope`.
-    fn value(&mut self, at: usize, scope: u64) -> Result<(), Wrong> {
+    fn value(&mut self, at: usize, scope: u64) -> Result<(), Box<Wrong>> {
         let node = &self.plan.nodes[at];
         match (self.scan.peek()?, node.each) {
             (b'[', Some(element)) => self.explode(element),
@@ -198,19 +222,24 @@ impl<'a> Walk<'_, 'a> {
                 Err(Wrong::new(Reason::WrongType, format!("{} is an object or array in an unexpected place", node.path)))
             }
             _ => {
+                let from = self.scan.at();
                 let scalar = self.scan.scalar()?;
+                self.met(from, Some(at));
                 self.leaf(node, scalar)
             }
         }
     }
 
-    fn object(&mut self, node: &Node, scope: u64) -> Result<(), Wrong> {
+    fn object(&mut self, node: &Node, scope: u64) -> Result<(), Box<Wrong>> {
         self.scan.enter()?;
         let (mut first, mut hint) = (true, 0);
         while let Some(key) = self.scan.next_key(first)? {
             first = false;
             let Some(child) = self.find(node, key, &mut hint)? else {
+                self.scan.peek()?;
+                let from = self.scan.at();
                 self.scan.skip()?;
+                self.met(from, None);
                 continue;
             };
             if self.seen[child] == scope {
@@ -222,8 +251,15 @@ impl<'a> Walk<'_, 'a> {
         Ok(())
     }
 
+    /// We have read the value that began at `from`.
+    fn met(&mut self, from: usize, node: Option<usize>) {
+        if self.element.is_none() && self.holes.len() <= MOST_HOLES {
+            self.holes.push(Hole { at: from..self.scan.at(), node, depth: self.scan.depth() });
+        }
+    }
+
     /// The declared field of this name. Devices keep the order of their fields, so the search begins behind the last one found.
-    fn find(&mut self, node: &Node, key: Text<'a>, hint: &mut usize) -> Result<Option<usize>, Wrong> {
+    fn find(&mut self, node: &Node, key: Text<'a>, hint: &mut usize) -> Result<Option<usize>, Box<Wrong>> {
         let start = self.scratch.len();
         if key.escaped && !key.unescape(self.scratch) {
             return Err(self.scan.wrong("half a surrogate pair in a key"));
@@ -238,7 +274,7 @@ impl<'a> Walk<'_, 'a> {
         Ok(found.map(|i| node.fields[i].1))
     }
 
-    fn explode(&mut self, element: usize) -> Result<(), Wrong> {
+    fn explode(&mut self, element: usize) -> Result<(), Box<Wrong>> {
         self.exploded = true;
         self.scan.enter()?;
         let mut first = true;
@@ -259,7 +295,7 @@ impl<'a> Walk<'_, 'a> {
         Ok(())
     }
 
-    fn leaf(&mut self, node: &Node, scalar: Scalar<'a>) -> Result<(), Wrong> {
+    fn leaf(&mut self, node: &Node, scalar: Scalar<'a>) -> Result<(), Box<Wrong>> {
         if node.slots.is_empty() && scalar != Scalar::Null {
             return Err(Wrong::new(Reason::WrongType, format!("{} is a bare value where an object or array is expected", node.path)));
         }
@@ -273,7 +309,7 @@ impl<'a> Walk<'_, 'a> {
         Ok(())
     }
 
-    fn cell(&mut self, slot: usize, scalar: Scalar<'a>) -> Result<Cell<'a>, Wrong> {
+    fn cell(&mut self, slot: usize, scalar: Scalar<'a>) -> Result<Cell<'a>, Box<Wrong>> {
         let layout = &self.plan.layout;
         match scalar {
             Scalar::Null => Ok(Cell::Null),
@@ -284,7 +320,7 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    fn unescaped(&mut self, slot: usize, text: Text<'a>) -> Result<Cell<'a>, Wrong> {
+    fn unescaped(&mut self, slot: usize, text: Text<'a>) -> Result<Cell<'a>, Box<Wrong>> {
         let start = self.scratch.len();
         if !text.unescape(self.scratch) {
             return Err(Wrong::new(Reason::Malformed, format!("half a surrogate pair in {}", shown(text.raw))));

@@ -1,9 +1,11 @@
 //! Small facts about `json.rs`.
 
 use super::*;
-use crate::decode::{Columns, decoder};
+use crate::decode::{Columns, Reject, decoder};
 use arrow::array::{Array, AsArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType, UInt64Type};
+use proptest::prelude::*;
 
 const COLUMNS: &str = "t = { type = 'float64' }\nseq = { type = 'uint64' }\nbat = { path = '$.meta.bat', type = 'int64', parse = true }\nnote = { type = 'utf8' }";
 
@@ -141,4 +143,76 @@ fn a_message_gives_the_same_alone_and_among_others() {
             None => assert_eq!(alone.rejects[0].reason, together.rejects.iter().find(|r| r.message as usize == number).unwrap().reason),
         }
     }
+}
+
+/// Values of every kind, good and bad ones for the columns of `COLUMNS`.
+const VALUES: [&str; 16] = [
+    "1",
+    "-2.5",
+    "1700000000000",
+    "1.70000000025e12",
+    "\"7\"",
+    "\"a text of more than twelve bytes\"",
+    r#""\u00e9\n""#,
+    r#""\ud800""#,
+    "null",
+    "true",
+    "{}",
+    r#"{"bat":5}"#,
+    r#"{ "bat" : "6", "x":[1,{"a":[]}]}"#,
+    "[1,2,[3]]",
+    "1e400",
+    "01",
+];
+
+proptest! {
+    #[test]
+    fn messages_give_the_same_whatever_was_read_before(
+        shapes in prop::collection::vec(prop::collection::vec((0..7usize, 0..4usize, any::<bool>()), 0..6), 1..8),
+        messages in prop::collection::vec((0..8usize, prop::collection::vec(0..VALUES.len(), 6), 0..40usize), 1..60),
+    ) {
+        let names = ["ts", "t", "seq", "meta", "note", "other", r"\u0074s"];
+        let payloads: Vec<String> = messages.iter().map(|(shape, values, cut)| {
+            let fields = &shapes[shape % shapes.len()];
+            // Mostly what the field takes, so that messages are good more often than not.
+            let value = |name: usize, pick: usize, at: usize| match (pick, names[name]) {
+                (0, _) => VALUES[values[at]],
+                (_, "ts" | r"\u0074s") => VALUES[2],
+                (_, "note") => VALUES[4 + values[at] % 2],
+                (_, "meta") => VALUES[11 + values[at] % 2],
+                (_, "other") => VALUES[values[at] % 14],
+                _ => VALUES[0],
+            };
+            let space = |is: bool| if is { " " } else { "" };
+            let fields: Vec<String> = fields.iter().enumerate().map(|(at, (name, pick, spaced))| {
+                format!("{s}\"{}\"{s}:{s}{}", names[*name], value(*name, *pick, at), s = space(*spaced))
+            }).collect();
+            let text = format!("{{{}}}", fields.join(","));
+            // One in ten is cut off or goes on.
+            match cut { 0..=1 => text[..text.len() - 1].to_owned(), 2 => text + "}", 3 => text + "\n", _ => text }
+        }).collect();
+        let mut decoder = json(COLUMNS, "").unwrap();
+        let slices: Vec<&str> = payloads.iter().map(String::as_str).collect();
+        let (mut rows, mut rejects) = (vec![], vec![]);
+        for (number, payload) in (0..).zip(&slices) {
+            let fresh = decode(&mut *json(COLUMNS, "").unwrap(), &[payload]);
+            rejects.extend(fresh.rejects.into_iter().map(|r| Reject { message: number, ..r }));
+            rows.push(fresh.rows);
+        }
+        let together = decode(&mut *decoder, &slices);
+        prop_assert_eq!(&together.rejects, &rejects);
+        prop_assert_eq!(&together.rows, &concat_batches(together.rows.schema_ref(), &rows).unwrap());
+        // And with all shapes learned.
+        let again = decode(&mut *decoder, &slices);
+        prop_assert_eq!((again.rows, again.rejects), (together.rows, together.rejects));
+    }
+}
+
+#[test]
+fn a_passed_over_value_is_as_deep_in_a_known_shape_as_in_a_new_one() {
+    let nested = |n: usize| format!(r#"{{"ts":1700000000000,"x":{}{}}}"#, "[".repeat(n), "]".repeat(n));
+    let payloads = [nested(1), nested(63), nested(64), nested(63)];
+    let out = decode(&mut *json(COLUMNS, "").unwrap(), &payloads.each_ref().map(String::as_str));
+    assert_eq!(out.messages, [0, 1, 3]);
+    assert_eq!(out.rejects[0].reason, Reason::TooDeep);
 }

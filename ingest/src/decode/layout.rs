@@ -37,8 +37,9 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
-    pub(super) fn new(reason: Reason, detail: String) -> Self {
-        Self { reason, detail }
+    /// In a box, so that results stay small on the way of good messages.
+    pub(super) fn new(reason: Reason, detail: String) -> Box<Self> {
+        Box::new(Self { reason, detail })
     }
 }
 
@@ -87,7 +88,7 @@ impl Layout {
     }
 
     /// Reads a number for cell `slot`.
-    pub(super) fn number<'a>(&self, slot: usize, text: &'a str) -> Result<Cell<'a>, Wrong> {
+    pub(super) fn number<'a>(&self, slot: usize, text: &'a str) -> Result<Cell<'a>, Box<Wrong>> {
         let Some(s) = self.slots.get(slot) else { return self.times.number(text).map(Cell::Int).ok_or_else(|| unreadable(text)) };
         match s.kind {
             DataType::Utf8View if s.parse => Ok(Cell::Text(text)),
@@ -96,13 +97,13 @@ impl Layout {
     }
 
     /// Reads text for cell `slot`; `parse` as if the column said so.
-    pub(super) fn text<'a>(&self, slot: usize, text: &'a str, parse: bool) -> Result<Cell<'a>, Wrong> {
+    pub(super) fn text<'a>(&self, slot: usize, text: &'a str, parse: bool) -> Result<Cell<'a>, Box<Wrong>> {
         let Some(s) = self.slots.get(slot) else { return self.times.text(text).map(Cell::Int).ok_or_else(|| unreadable(text)) };
         value::text(text, &s.kind, parse || s.parse, &self.times).ok_or_else(|| s.refuse(text))
     }
 
     /// Takes a boolean for cell `slot`.
-    pub(super) fn boolean(&self, slot: usize, value: bool) -> Result<Cell<'static>, Wrong> {
+    pub(super) fn boolean(&self, slot: usize, value: bool) -> Result<Cell<'static>, Box<Wrong>> {
         let text = if value { "true" } else { "false" };
         match self.slots.get(slot) {
             None => Err(unreadable(text)),
@@ -118,7 +119,7 @@ impl Layout {
     }
 
     /// The row's event time, if the row can be used.
-    fn check(&self, cell: impl Fn(usize) -> bool, time: Cell<'_>, arrival: WallTime) -> Result<i64, Wrong> {
+    fn check(&self, cell: impl Fn(usize) -> bool, time: Cell<'_>, arrival: WallTime) -> Result<i64, Box<Wrong>> {
         if let Some(slot) = (0..self.slots.len()).find(|&s| self.slots[s].key && cell(s)) {
             return Err(Wrong::new(Reason::KeyMissing, format!("key column {} is missing", self.slots[slot].name)));
         }
@@ -134,12 +135,12 @@ impl Layout {
 }
 
 impl Slot {
-    fn refuse(&self, text: &str) -> Wrong {
+    fn refuse(&self, text: &str) -> Box<Wrong> {
         Wrong::new(Reason::WrongType, format!("column {}: {} is not a {}", self.name, shown(text), self.kind))
     }
 }
 
-fn unreadable(text: &str) -> Wrong {
+fn unreadable(text: &str) -> Box<Wrong> {
     Wrong::new(Reason::TimeUnreadable, format!("event time {} cannot be read", shown(text)))
 }
 
@@ -194,7 +195,7 @@ impl Rows {
         Self { layout, captures, columns, times: vec![], messages: vec![], rejects: vec![] }
     }
 
-    pub(super) fn reject(&mut self, message: u32, wrong: Wrong) {
+    pub(super) fn reject(&mut self, message: u32, wrong: Box<Wrong>) {
         self.rejects.push(Reject { message, reason: wrong.reason, detail: wrong.detail });
     }
 

@@ -9,6 +9,7 @@ mod layout;
 mod options;
 mod path;
 mod scan;
+mod shape;
 mod time;
 mod topic;
 mod value;

@@ -33,29 +33,51 @@ impl<'a> Scan<'a> {
         Self { text, at: 0, depth: 0 }
     }
 
-    pub(super) fn wrong(&self, what: &str) -> Wrong {
+    pub(super) fn wrong(&self, what: &str) -> Box<Wrong> {
         Wrong::new(Reason::Malformed, format!("byte {}: {what}", self.at))
+    }
+
+    /// The byte on which we stand.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// How deep we are in objects and arrays.
+    pub(super) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Passes over this very text; false, and nothing passed, where there is other text.
+    pub(super) fn pass(&mut self, text: &str) -> bool {
+        let is_here = self.text.as_bytes()[self.at..].starts_with(text.as_bytes());
+        self.at += if is_here { text.len() } else { 0 };
+        is_here
     }
 
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The first byte of the next value or sign.
-    pub(super) fn peek(&mut self) -> Result<u8, Wrong> {
+    fn pass_space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.byte() {
             self.at += 1;
         }
+    }
+
+    /// The first byte of the next value or sign.
+    pub(super) fn peek(&mut self) -> Result<u8, Box<Wrong>> {
+        self.pass_space();
         self.byte().ok_or_else(|| self.wrong("the text ends early"))
     }
 
     /// Nothing but space may follow the value.
-    pub(super) fn end(&mut self) -> Result<(), Wrong> {
-        if self.peek().is_ok() { Err(self.wrong("more text after the value")) } else { Ok(()) }
+    pub(super) fn end(&mut self) -> Result<(), Box<Wrong>> {
+        self.pass_space();
+        if self.at < self.text.len() { Err(self.wrong("more text after the value")) } else { Ok(()) }
     }
 
     /// Goes into the object or array on whose bracket we stand.
-    pub(super) fn enter(&mut self) -> Result<(), Wrong> {
+    pub(super) fn enter(&mut self) -> Result<(), Box<Wrong>> {
         self.depth += 1;
         self.at += 1;
         if self.depth > MAX_DEPTH {
@@ -65,7 +87,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next key of the object we are in; its value comes next. None leaves the object.
-    pub(super) fn next_key(&mut self, first: bool) -> Result<Option<Text<'a>>, Wrong> {
+    pub(super) fn next_key(&mut self, first: bool) -> Result<Option<Text<'a>>, Box<Wrong>> {
         if !self.next_item(first, b'}')? {
             return Ok(None);
         }
@@ -81,11 +103,11 @@ impl<'a> Scan<'a> {
     }
 
     /// Whether the array we are in has another element, on which we then stand. False leaves the array.
-    pub(super) fn next_element(&mut self, first: bool) -> Result<bool, Wrong> {
+    pub(super) fn next_element(&mut self, first: bool) -> Result<bool, Box<Wrong>> {
         self.next_item(first, b']')
     }
 
-    fn next_item(&mut self, first: bool, close: u8) -> Result<bool, Wrong> {
+    fn next_item(&mut self, first: bool, close: u8) -> Result<bool, Box<Wrong>> {
         let byte = self.peek()?;
         if byte == close {
             self.at += 1;
@@ -105,7 +127,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a value that is neither object nor array.
-    pub(super) fn scalar(&mut self) -> Result<Scalar<'a>, Wrong> {
+    pub(super) fn scalar(&mut self) -> Result<Scalar<'a>, Box<Wrong>> {
         match self.peek()? {
             b'"' => self.string().map(Scalar::Text),
             b'-' | b'0'..=b'9' => self.number().map(Scalar::Number),
@@ -117,7 +139,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Passes over a value, checking its grammar.
-    pub(super) fn skip(&mut self) -> Result<(), Wrong> {
+    pub(super) fn skip(&mut self) -> Result<(), Box<Wrong>> {
         match self.peek()? {
             b'{' => {
                 self.enter()?;
@@ -141,7 +163,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn word(&mut self, word: &str, value: Scalar<'a>) -> Result<Scalar<'a>, Wrong> {
+    /// As `skip`, of a value that is nested so deep.
+    pub(super) fn skip_at(&mut self, depth: u32) -> Result<(), Box<Wrong>> {
+        self.depth = depth;
+        self.skip()
+    }
+
+    fn word(&mut self, word: &str, value: Scalar<'a>) -> Result<Scalar<'a>, Box<Wrong>> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(self.wrong("no JSON value"));
         }
@@ -149,7 +177,7 @@ impl<'a> Scan<'a> {
         Ok(value)
     }
 
-    fn number(&mut self) -> Result<&'a str, Wrong> {
+    fn number(&mut self) -> Result<&'a str, Box<Wrong>> {
         let start = self.at;
         if self.byte() == Some(b'-') {
             self.at += 1;
@@ -173,27 +201,25 @@ impl<'a> Scan<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    fn digits(&mut self) -> Result<(), Wrong> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.byte() {
-            self.at += 1;
-        }
-        if self.at == start { Err(self.wrong("a digit is expected")) } else { Ok(()) }
+    fn digits(&mut self) -> Result<(), Box<Wrong>> {
+        let count = self.text.as_bytes()[self.at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        self.at += count;
+        if count == 0 { Err(self.wrong("a digit is expected")) } else { Ok(()) }
     }
 
-    fn string(&mut self) -> Result<Text<'a>, Wrong> {
+    fn string(&mut self) -> Result<Text<'a>, Box<Wrong>> {
         self.at += 1;
         let start = self.at;
         let mut escaped = false;
         loop {
+            self.at += plain(&self.text.as_bytes()[self.at..]);
             match self.byte() {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     self.escape()?;
                 }
-                Some(0..=0x1f) => return Err(self.wrong("a control character stands in a string")),
-                Some(_) => self.at += 1,
+                Some(_) => return Err(self.wrong("a control character stands in a string")),
                 None => return Err(self.wrong("a string does not end")),
             }
         }
@@ -201,7 +227,7 @@ impl<'a> Scan<'a> {
         Ok(Text { raw: &self.text[start..self.at - 1], escaped })
     }
 
-    fn escape(&mut self) -> Result<(), Wrong> {
+    fn escape(&mut self) -> Result<(), Box<Wrong>> {
         let rest = &self.text.as_bytes()[self.at + 1..];
         let length = match rest.first() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
@@ -211,6 +237,25 @@ impl<'a> Scan<'a> {
         self.at += length;
         Ok(())
     }
+}
+
+/// How many bytes stand before the first that means something in a string: a quote, a backslash, a control character. Eight at a time;
+/// of the bits that mark such bytes the lowest is always right.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = below(word, 0x20) | equal(word, b'"') | equal(word, b'\\');
+        if found != 0 {
+            return 8 * at + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let means = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    bytes.len() - rest.len() + rest.iter().position(means).unwrap_or(rest.len())
 }
 
 impl Text<'_> {
@@ -312,6 +357,14 @@ mod tests {
             let mut out = String::new();
             prop_assert!(read.unescape(&mut out));
             prop_assert_eq!(out, value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn plain_bytes_end_where_one_means_something(bytes in prop::collection::vec(prop_oneof![4 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\'), 8 => 0x1e..0x24u8], 0..40)) {
+            let first = bytes.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\').unwrap_or(bytes.len());
+            prop_assert_eq!(plain(&bytes), first);
         }
     }
 

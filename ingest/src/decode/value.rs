@@ -85,7 +85,7 @@ pub(super) fn number<'a>(text: &'a str, kind: &DataType, times: &TimeReader) -> 
         DataType::UInt32 => unsigned(text).filter(|v| u32::try_from(*v).is_ok()).map(Cell::UInt),
         DataType::UInt16 => unsigned(text).filter(|v| u16::try_from(*v).is_ok()).map(Cell::UInt),
         DataType::UInt8 => unsigned(text).filter(|v| u8::try_from(*v).is_ok()).map(Cell::UInt),
-        DataType::Float64 => text.parse().ok().filter(|v: &f64| v.is_finite()).map(Cell::Float),
+        DataType::Float64 => float(text).map(Cell::Float),
         DataType::Float32 => text.parse().ok().filter(|v: &f32| v.is_finite()).map(|v| Cell::Float(f64::from(v))),
         DataType::Decimal128(precision, scale) => {
             let limit = 10_i128.pow(u32::from(*precision));
@@ -123,6 +123,71 @@ fn unsigned(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| scaled(text, 0, Rest::Refuse).and_then(|v| u64::try_from(v).ok()))
 }
 
+/// Powers of ten that 64 bits hold.
+const POWERS: [i64; 19] = {
+    let mut powers = [1; 19];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = 10 * powers[at - 1];
+        at += 1;
+    }
+    powers
+};
+
+/// A number without an exponent, as devices mostly write them.
+struct Plain {
+    negative: bool,
+    /// All its digits, at most 18.
+    digits: i64,
+    /// How many of them stand behind the point.
+    fraction: usize,
+}
+
+impl Plain {
+    fn read(text: &str) -> Option<Self> {
+        let (negative, rest) = match text.as_bytes() {
+            [b'-', rest @ ..] => (true, rest),
+            rest => (false, rest),
+        };
+        if rest.len() >= POWERS.len() {
+            return None;
+        }
+        let (mut digits, mut point) = (0, None);
+        for (at, byte) in rest.iter().enumerate() {
+            match byte {
+                b'0'..=b'9' => digits = 10 * digits + i64::from(byte - b'0'),
+                b'.' if point.is_none() => point = Some(at),
+                _ => return None,
+            }
+        }
+        let fraction = point.map_or(0, |at| rest.len() - at - 1);
+        (rest.len() > usize::from(point.is_some())).then_some(Self { negative, digits, fraction })
+    }
+
+    /// The number times a power of ten; none where it is none or cannot be told here.
+    fn scaled(&self, shift: i32, rest: Rest) -> Option<i128> {
+        let value = if self.negative { -self.digits } else { self.digits };
+        let power = shift.checked_sub(self.fraction as i32)?;
+        let factor = *POWERS.get(power.unsigned_abs() as usize)?;
+        match power >= 0 {
+            true => Some(i128::from(value) * i128::from(factor)),
+            false => (rest == Rest::Floor || value % factor == 0).then(|| i128::from(value.div_euclid(factor))),
+        }
+    }
+}
+
+/// The nearest floating number, if it is finite. Where digits and power of ten are both exact as floating numbers, so is their quotient as
+/// far as it can be (Clinger, "How to Read Floating Point Numbers Accurately", PLDI 1990); other texts are left to the standard library.
+fn float(text: &str) -> Option<f64> {
+    match Plain::read(text) {
+        Some(Plain { negative, digits, fraction }) if digits <= 1 << 53 => {
+            let value = digits as f64 / POWERS[fraction] as f64;
+            Some(if negative { -value } else { value })
+        }
+        _ => text.parse().ok().filter(|v: &f64| v.is_finite()),
+    }
+}
+
 /// What to do with digits below the scale.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
@@ -132,6 +197,13 @@ pub(super) enum Rest {
 
 /// The number in `text` times 10 to the power of `shift`, exactly.
 pub(super) fn scaled(text: &str, shift: i32, rest: Rest) -> Option<i128> {
+    match Plain::read(text).and_then(|plain| plain.scaled(shift, rest)) {
+        None => scaled_at_length(text, shift, rest),
+        known => known,
+    }
+}
+
+fn scaled_at_length(text: &str, shift: i32, rest: Rest) -> Option<i128> {
     let (mantissa, exponent) = match text.find(['e', 'E']) {
         Some(at) => (&text[..at], text[at + 1..].parse::<i32>().ok()?),
         None => (text, 0),
@@ -271,6 +343,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn read(value: &str, word: &str) -> Option<Cell<'static>> {
         number(value, &type_of(word).unwrap(), &TimeReader::Rfc3339).map(Cell::without_text)
@@ -291,6 +364,16 @@ mod tests {
         assert_eq!(read("100.00", "decimal(4,2)"), None);
         assert_eq!(read("1.001", "decimal(9,2)"), None);
         assert_eq!(read("1e999999999", "decimal(9,2)"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn short_ways_end_where_the_long_ones_do(text in r"-?[0-9]{0,20}\.?[0-9]{0,20}(e-?[0-9]{1,2})?", shift in -20..20i32, floor in any::<bool>()) {
+            let rest = if floor { Rest::Floor } else { Rest::Refuse };
+            prop_assert_eq!(scaled(&text, shift, rest), scaled_at_length(&text, shift, rest));
+            let want = text.parse().ok().filter(|v: &f64| v.is_finite());
+            prop_assert_eq!(float(&text).map(f64::to_bits), want.map(f64::to_bits));
+        }
     }
 
     #[test]

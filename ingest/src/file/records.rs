@@ -73,7 +73,7 @@ impl Records {
         while out.len() < most && !self.rest.is_empty() {
             let bytes = &self.buffer[self.rest.clone()];
             let end = match self.form {
-                Form::Lines => bytes.iter().position(|&b| b == b'\n').map(|at| at + 1),
+                Form::Lines => memchr::memchr(b'\n', bytes).map(|at| at + 1),
                 Form::Csv(delimiter) => record_end(bytes, delimiter),
             };
             let end = match end {
