@@ -118,7 +118,7 @@ impl Decoder for Csv {
             };
             match read {
                 Ok(()) => self.rows.push(number, message, &cells, &self.scratch, arrival),
-                Err(wrong) => self.rows.reject(number, wrong),
+                Err(wrong) => self.rows.reject(number, *wrong),
             }
         }
         self.rows.finish()

@@ -61,7 +61,7 @@ impl Decoder for Json {
         for (number, message) in messages.iter().enumerate() {
             let number = number as u32;
             let Ok(text) = std::str::from_utf8(message.payload) else {
-                self.rows.reject(number, Wrong::new(Reason::Malformed, "not UTF-8".into()));
+                self.rows.reject(number, *Wrong::new(Reason::Malformed, "not UTF-8".into()));
                 continue;
             };
             let mut walk = Walk {
@@ -85,7 +85,7 @@ impl Decoder for Json {
             };
             match read {
                 Ok(()) => self.rows.push(number, message, if self.plan.explodes { &cells } else { &shared }, &self.scratch, arrival),
-                Err(wrong) => self.rows.reject(number, wrong),
+                Err(wrong) => self.rows.reject(number, *wrong),
             }
         }
         self.rows.finish()

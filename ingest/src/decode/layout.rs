@@ -195,7 +195,7 @@ impl Rows {
         Self { layout, captures, columns, times: vec![], messages: vec![], rejects: vec![] }
     }
 
-    pub(super) fn reject(&mut self, message: u32, wrong: Box<Wrong>) {
+    pub(super) fn reject(&mut self, message: u32, wrong: Wrong) {
         self.rejects.push(Reject { message, reason: wrong.reason, detail: wrong.detail });
     }
 
@@ -205,7 +205,7 @@ impl Rows {
         assert_eq!(cells.len() % width, 0, "{} cells are no rows of {width}", cells.len());
         if message.captures.len() != self.captures.len() {
             let detail = format!("the topic has {} captures, the source {}", message.captures.len(), self.captures.len());
-            return self.reject(number, Wrong::new(Reason::UnknownTopic, detail));
+            return self.reject(number, *Wrong::new(Reason::UnknownTopic, detail));
         }
         let first = self.times.len();
         for row in cells.chunks_exact(width) {
@@ -213,7 +213,7 @@ impl Rows {
                 Ok(time) => self.times.push(time),
                 Err(wrong) => {
                     self.times.truncate(first);
-                    return self.reject(number, wrong);
+                    return self.reject(number, *wrong);
                 }
             }
         }

@@ -5,6 +5,7 @@ use crate::decode::{Columns, decoder_with};
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, UInt64Type};
 use flate2::write::GzEncoder;
+use flow::trail;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -19,8 +20,8 @@ fn reader_with(options: &str, format: Format, known: &[Position]) -> Result<File
         toml::from_str(if format == Format::Csv { "n = { type = 'int64' }" } else { "n = { type = 'int64', path = '$.n' }" }).unwrap();
     let (word, path) = if format == Format::Csv { ("csv", "ts") } else { ("json", "$.ts") };
     let decode = toml::from_str(&format!("format = '{word}'\nevent_time = {{ path = '{path}', format = 'unix_s' }}")).unwrap();
-    let decoder = decoder_with(&decode, &columns, &[], &["n".into()], &options.csv).unwrap();
-    FileReader::open("s".into(), options, format, decoder, known, WallTime(7))
+    let decoders = (0..3).map(|_| decoder_with(&decode, &columns, &[], &["n".into()], &options.csv).unwrap()).collect();
+    FileReader::open(&"s".into(), options, format, decoders, known, WallTime(7))
 }
 
 fn line(n: u64) -> String {
@@ -128,4 +129,37 @@ fn empty_fields_at_the_end_of_a_record_are_fields() {
     let options = format!("path = '{}'\ncsv = {{ delimiter = \"\\t\" }}", path.display());
     let (rows, rejects) = drain(&mut reader_with(&options, Format::Csv, &[]).unwrap());
     assert_eq!((rows, rejects), (vec![(0, 0, 1), (0, 2, 2)], vec![]));
+}
+
+#[test]
+fn going_back_in_the_middle_leaves_nothing_of_what_was_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = (0..100_000).map(line).collect();
+    fs::write(dir.path().join("a"), text).unwrap();
+    let mut reader = reader(dir.path(), "*", Format::Json, &[]).unwrap();
+    reader.next().unwrap();
+    reader.start_at(0, Offset(5));
+    let (rows, _) = drain(&mut reader);
+    assert_eq!(rows.len(), 99_995);
+    assert!(rows.iter().enumerate().all(|(i, row)| *row == (0, i as u64 + 5, i as i64 + 5)));
+}
+
+#[test]
+fn an_error_comes_behind_what_could_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = (0..100_000).map(line).collect();
+    let mut gzip = GzEncoder::new(vec![], flate2::Compression::none());
+    gzip.write_all(text.as_bytes()).unwrap();
+    let bytes = gzip.finish().unwrap();
+    fs::write(dir.path().join("a"), &bytes[..bytes.len() * 9 / 10]).unwrap();
+    let mut reader = reader(dir.path(), "*", Format::Json, &[]).unwrap();
+    let mut rows = 0;
+    let error = loop {
+        match reader.next() {
+            Ok(batch) => rows += batch.expect("the file has no end").rows.len(),
+            Err(error) => break error,
+        }
+    };
+    assert!((50_000..90_000).contains(&rows), "{rows} rows");
+    assert!(error.to_string().contains("reading"), "{error}");
 }

@@ -6,6 +6,7 @@ use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes read at once: large enough that a read costs nothing beside the decoding, small enough for the processor's cache.
 const CHUNK: usize = 1 << 20;
@@ -22,14 +23,24 @@ pub(super) enum Form {
     Csv(u8),
 }
 
+/// Records of a file that follow each other.
+pub(super) struct Chunk {
+    /// The bytes in which they lie, which other chunks may share.
+    pub(super) bytes: Arc<Vec<u8>>,
+    /// Where each lies, its line end included.
+    pub(super) places: Vec<Range<usize>>,
+}
+
 /// Cuts a file into records.
 pub(super) struct Records {
     input: Box<dyn Read + Send>,
     form: Form,
-    buffer: Vec<u8>,
+    buffer: Arc<Vec<u8>>,
     /// The part of `buffer` that is not handed out yet.
     rest: Range<usize>,
     ended: bool,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Records {
@@ -40,7 +51,7 @@ impl Records {
         file.rewind()?;
         let gzip = compression == Compression::Gzip || compression == Compression::Auto && read == 2 && magic == [0x1f, 0x8b];
         let input: Box<dyn Read + Send> = if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-        let mut records = Self { input, form, buffer: vec![], rest: 0..0, ended: false };
+        let mut records = Self { input, form, buffer: Arc::default(), rest: 0..0, ended: false, spare: vec![] };
         records.fill()?;
         // A byte order mark is no part of the first record.
         if records.buffer[records.rest.clone()].starts_with(b"\xef\xbb\xbf") {
@@ -49,13 +60,13 @@ impl Records {
         Ok(records)
     }
 
-    /// Puts the places of at most `most` whole records into `out`; they stay in `bytes` until the next call. None are left when it is empty.
-    pub(super) fn next(&mut self, most: usize, out: &mut Vec<Range<usize>>) -> io::Result<()> {
-        out.clear();
+    /// At most `most` whole records. There are none when nothing is left.
+    pub(super) fn next(&mut self, most: usize) -> io::Result<Chunk> {
+        let mut places = Vec::new();
         loop {
-            self.cut(most, out);
-            if !out.is_empty() || (self.ended && self.rest.is_empty()) {
-                return Ok(());
+            self.cut(most, &mut places);
+            if !places.is_empty() || (self.ended && self.rest.is_empty()) {
+                return Ok(Chunk { bytes: self.buffer.clone(), places });
             }
             if self.rest.len() > MAX_RECORD {
                 return Err(io::Error::other(format!("a record is longer than {MAX_RECORD} bytes")));
@@ -64,9 +75,9 @@ impl Records {
         }
     }
 
-    /// The bytes in which the last records lie.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer
+    /// The bytes of a chunk that is done with.
+    pub(super) fn give_back(&mut self, bytes: Arc<Vec<u8>>) {
+        self.spare.extend(Arc::into_inner(bytes));
     }
 
     fn cut(&mut self, most: usize, out: &mut Vec<Range<usize>>) {
@@ -86,14 +97,17 @@ impl Records {
         }
     }
 
-    /// Moves what is left to the front and reads a chunk behind it.
+    /// Reads a chunk behind what is left.
     fn fill(&mut self) -> io::Result<()> {
-        self.buffer.drain(..self.rest.start);
-        self.buffer.truncate(self.rest.len());
-        let before = self.buffer.len();
-        (&mut self.input).take(CHUNK as u64).read_to_end(&mut self.buffer)?;
-        self.ended = self.buffer.len() < before + CHUNK;
-        self.rest = 0..self.buffer.len();
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(&self.buffer[self.rest.clone()]);
+        let before = buffer.len();
+        (&mut self.input).take(CHUNK as u64).read_to_end(&mut buffer)?;
+        self.ended = buffer.len() < before + CHUNK;
+        self.rest = 0..buffer.len();
+        let used = std::mem::replace(&mut self.buffer, Arc::new(buffer));
+        self.give_back(used);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Pumps a file source: one thread reads and decodes in file order, and each lane gets its rows.
+//! Pumps a file source: one thread reads in file order, some decode, and each lane gets its rows in that order.
 //!
 //! Every batch goes to every lane, with the rows of its keys or none, so that all positions move on together. A lane skips what it has.
 
@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 /// How often a watched folder is looked at.
 const WATCH: Duration = Duration::from_millis(500);
 
+/// The most threads that decode the files of a source: the one that reads and hands out feeds no more.
+const DECODERS: usize = 4;
+
 /// The thread of a file source.
 pub(crate) struct Reader {
     thread: Option<JoinHandle<Result<()>>>,
@@ -39,6 +42,11 @@ pub(crate) fn decoder(source: &PlannedSource) -> Result<Box<dyn Decoder>> {
         .map_err(|e| Error::stop(format!("source {}", source.name), e))
 }
 
+/// As many as there are cores: lanes and decoders wait for each other.
+fn decoders() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(DECODERS)
+}
+
 impl Reader {
     /// Starts reading at the least of the lanes' positions.
     pub(crate) fn start(
@@ -53,8 +61,8 @@ impl Reader {
         };
         let finite = options.mode == Mode::Once;
         let known = positions.iter().max_by_key(|p| p.0.len()).map_or(&[][..], |p| &p.0);
-        let mut reader =
-            FileReader::open(source.name.as_str().into(), options.clone(), source.decode.format, decoder(source)?, known, now())?;
+        let decoders = (0..decoders()).map(|_| decoder(source)).collect::<Result<_>>()?;
+        let mut reader = FileReader::open(&source.name.as_str().into(), options.clone(), source.decode.format, decoders, known, now())?;
         let (file, row) = least(&positions, reader.files().len());
         reader.start_at(file, row);
         let pump = Pump { finite, reader, lanes, key: source.key_columns.clone(), known: positions, status, of: vec![] };
