@@ -1,6 +1,7 @@
 //! A table as SQL sees it: hot batches, warm segments and cold files as one, each row once.
 //!
-//! Filters go down inexactly: pieces are left out by event time and key, Parquet does the rest by row group, page and row.
+//! Filters go down inexactly: pieces are left out by event time and key, Parquet does the rest by row group and page, and by row where
+//! that pays.
 //! Row counts and the range of event times are exact without a filter, so `count(*)` reads no file.
 
 use crate::epoch::Segment;
@@ -144,7 +145,7 @@ impl OneTable {
         let source = ParquetSource::new(self.spec.schema.clone())
             .with_table_parquet_options(parquet)
             .with_parquet_file_reader_factory(Arc::new(footers))
-            .with_pushdown_filters(true)
+            .with_pushdown_filters(self.is_selective(filters))
             .with_reorder_filters(true);
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
@@ -153,6 +154,13 @@ impl OneTable {
             .with_projection_indices(Some(columns.to_vec()))?
             .build();
         Ok(Some(DataSourceExec::from_data_source(config)))
+    }
+
+    /// Whether rows should be left out while they are decoded. That pays where the rows that pass stand together: files are sorted by key
+    /// and time. Rows that pass here and there cost more to step over than to decode.
+    fn is_selective(&self, filters: &[Expr]) -> bool {
+        let is_sorted = |name: &String| name == EVENT_TIME || self.spec.key.contains(name);
+        filters.is_empty() || filters.iter().any(|filter| filter.column_refs().iter().any(|column| is_sorted(&column.name)))
     }
 
     fn file(&self, segment: &Segment) -> Result<PartitionedFile> {

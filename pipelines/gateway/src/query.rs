@@ -208,7 +208,6 @@ impl Engine {
         let view = Arc::new(view.map_err(|e| QueryError::Failed(e.to_string()))?);
         let mut config = SessionConfig::new().with_information_schema(true);
         config.options_mut().execution.enable_recursive_ctes = false;
-        config.options_mut().execution.parquet.pushdown_filters = true;
         config.options_mut().execution.parquet.reorder_filters = true;
         let session = SessionContext::new_with_config_rt(config, self.runtime.clone());
         for name in WITHHELD {
