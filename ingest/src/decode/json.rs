@@ -3,7 +3,7 @@
 use super::layout::{Layout, Rows, Wrong, shown};
 use super::path::{self, Step};
 use super::scan::{Scalar, Scan, Text};
-use super::shape::{Hole, MOST_HOLES, Shapes};
+use super::shape::{Found, Hole, MOST_HOLES, Shapes, What};
 use super::value::Cell;
 use super::{DecodeOptions, Decoded, Decoder, Message, OptionError};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -39,15 +39,25 @@ pub(super) struct Json {
     scratch: String,
     seen: Vec<u64>,
     stamp: u64,
-    shapes: Shapes,
+    known: Known,
+}
+
+/// What earlier messages looked like.
+struct Known {
+    messages: Shapes,
+    /// Elements of the exploded array.
+    elements: Shapes,
+    /// Scratch: the values met in the message that is walked, and in its present element.
     holes: Vec<Hole>,
+    holes_of_element: Vec<Hole>,
 }
 
 impl Json {
     pub(super) fn new(decode: &DecodeOptions, layout: Arc<Layout>) -> Result<Self, OptionError> {
         let plan = Plan::new(decode, layout.clone())?;
         let seen = vec![0; plan.nodes.len()];
-        Ok(Self { plan, rows: Rows::new(layout), scratch: String::new(), seen, stamp: 0, shapes: Shapes::new(), holes: vec![] })
+        let known = Known { messages: Shapes::new(), elements: Shapes::new(), holes: vec![], holes_of_element: vec![] };
+        Ok(Self { plan, rows: Rows::new(layout), scratch: String::new(), seen, stamp: 0, known })
     }
 }
 
@@ -57,7 +67,7 @@ impl Decoder for Json {
     }
 
     fn decode(&mut self, messages: &[Message<'_>], arrival: WallTime) -> Decoded {
-        let (mut shared, mut cells, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut shared, mut cells, mut found) = (Vec::new(), Vec::new(), Vec::new());
         for (number, message) in messages.iter().enumerate() {
             let number = number as u32;
             let Ok(text) = std::str::from_utf8(message.payload) else {
@@ -74,16 +84,10 @@ impl Decoder for Json {
                 scratch: &mut self.scratch,
                 seen: &mut self.seen,
                 stamp: &mut self.stamp,
-                holes: &mut self.holes,
+                known: &mut self.known,
+                found: &mut found,
             };
-            let read = if self.plan.explodes || !self.shapes.are_worth_a_try() {
-                walk.message()
-            } else if self.shapes.read(text, &mut values) && walk.values(&values).is_ok() {
-                Ok(())
-            } else {
-                walk.message().map(|()| self.shapes.learn(text, &self.holes))
-            };
-            match read {
+            match walk.read() {
                 Ok(()) => self.rows.push(number, message, if self.plan.explodes { &cells } else { &shared }, &self.scratch, arrival),
                 Err(wrong) => self.rows.reject(number, *wrong),
             }
@@ -171,44 +175,79 @@ struct Walk<'w, 'a> {
     /// For each node the scope (message or element) in which it was last met.
     seen: &'w mut [u64],
     stamp: &'w mut u64,
-    /// The values met outside the exploded array.
-    holes: &'w mut Vec<Hole>,
+    known: &'w mut Known,
+    found: &'w mut Vec<Found<'a>>,
 }
 
 impl<'a> Walk<'_, 'a> {
+    /// Reads a message: rows in `cells` where an array is exploded, else one in `shared`.
+    fn read(&mut self) -> Result<(), Box<Wrong>> {
+        if !self.known.messages.are_worth_a_try() {
+            return self.message();
+        }
+        self.found.clear();
+        let elements = self.plan.explodes.then_some(&mut self.known.elements);
+        if self.known.messages.read(&mut self.scan, self.found, elements) && self.scan.end().is_ok() && self.take_found().is_ok() {
+            return Ok(());
+        }
+        self.scan.go_back((0, 0));
+        self.message()?;
+        let text = self.scan.text();
+        self.known.messages.learn(text, 0..text.len(), &self.known.holes);
+        Ok(())
+    }
+
     fn begin(&mut self) {
         self.shared.clear();
         self.shared.resize(self.plan.layout.width(), Cell::Unset);
         self.cells.clear();
         self.scratch.clear();
-        self.holes.clear();
+        self.known.holes.clear();
+        self.element = None;
+        self.exploded = false;
     }
 
-    /// Takes the values of a message whose places are known: one row, in `shared`.
-    fn values(&mut self, values: &[(usize, Scalar<'a>)]) -> Result<(), Box<Wrong>> {
+    /// Takes what was found in a message of a known shape.
+    fn take_found(&mut self) -> Result<(), Box<Wrong>> {
         self.begin();
-        values.iter().try_for_each(|(node, value)| self.leaf(&self.plan.nodes[*node], *value))
+        for at in 0..self.found.len() {
+            match self.found[at] {
+                Found::Value(node, value) => self.leaf(&self.plan.nodes[node], value)?,
+                Found::Element => self.begin_row(),
+                Found::EndOfArray => self.element = None,
+            }
+        }
+        self.fill_rows();
+        Ok(())
     }
 
-    /// Reads a message: rows in `cells` where an array is exploded, else one in `shared`.
+    /// Walks a message.
     fn message(&mut self) -> Result<(), Box<Wrong>> {
-        let width = self.plan.layout.width();
         self.begin();
         *self.stamp += 1;
         self.value(0, *self.stamp)?;
         self.scan.end()?;
-        if !self.plan.explodes {
-            return Ok(());
-        }
-        if !self.exploded {
+        if self.plan.explodes && !self.exploded {
             return Err(Wrong::new(Reason::Malformed, "the array to explode is missing".into()));
         }
-        for row in self.cells.chunks_exact_mut(width) {
+        self.fill_rows();
+        Ok(())
+    }
+
+    /// Begins the row of an element.
+    fn begin_row(&mut self) {
+        let start = self.cells.len();
+        self.cells.resize(start + self.plan.layout.width(), Cell::Unset);
+        self.element = Some(start);
+    }
+
+    /// Gives each row the cells that were read outside the array.
+    fn fill_rows(&mut self) {
+        for row in self.cells.chunks_exact_mut(self.plan.layout.width()) {
             for (slot, cell) in row.iter_mut().enumerate().filter(|(slot, _)| !self.plan.in_element[*slot]) {
                 *cell = self.shared[slot];
             }
         }
-        Ok(())
     }
 
     /// Reads the value on which we stand, a declared place of the scope `scope`.
@@ -224,7 +263,7 @@ impl<'a> Walk<'_, 'a> {
             _ => {
                 let from = self.scan.at();
                 let scalar = self.scan.scalar()?;
-                self.met(from, Some(at));
+                self.met(from, What::Leaf(at));
                 self.leaf(node, scalar)
             }
         }
@@ -239,7 +278,7 @@ impl<'a> Walk<'_, 'a> {
                 self.scan.peek()?;
                 let from = self.scan.at();
                 self.scan.skip()?;
-                self.met(from, None);
+                self.met(from, What::Other);
                 continue;
             };
             if self.seen[child] == scope {
@@ -252,9 +291,10 @@ impl<'a> Walk<'_, 'a> {
     }
 
     /// We have read the value that began at `from`.
-    fn met(&mut self, from: usize, node: Option<usize>) {
-        if self.element.is_none() && self.holes.len() <= MOST_HOLES {
-            self.holes.push(Hole { at: from..self.scan.at(), node, depth: self.scan.depth() });
+    fn met(&mut self, from: usize, what: What) {
+        let holes = if self.element.is_some() { &mut self.known.holes_of_element } else { &mut self.known.holes };
+        if holes.len() <= MOST_HOLES {
+            holes.push(Hole { at: from..self.scan.at(), what, depth: self.scan.depth() });
         }
     }
 
@@ -276,21 +316,49 @@ impl<'a> Walk<'_, 'a> {
 
     fn explode(&mut self, element: usize) -> Result<(), Box<Wrong>> {
         self.exploded = true;
+        let array = self.scan.at();
         self.scan.enter()?;
         let mut first = true;
         while self.scan.next_element(first)? {
             first = false;
-            let start = self.cells.len();
-            self.cells.resize(start + self.plan.layout.width(), Cell::Unset);
-            self.element = Some(start);
-            *self.stamp += 1;
-            let node = &self.plan.nodes[element];
-            if node.fields.is_empty() && node.slots.is_empty() {
-                self.scan.skip()?;
-            } else {
-                self.value(element, *self.stamp)?;
+            self.begin_row();
+            self.element(element)?;
+        }
+        self.element = None;
+        self.met(array, What::Array);
+        Ok(())
+    }
+
+    /// Reads the element on which we stand.
+    fn element(&mut self, element: usize) -> Result<(), Box<Wrong>> {
+        let (learns, from) = (self.known.elements.are_worth_a_try(), self.scan.place());
+        if learns {
+            self.found.clear();
+            if self.known.elements.read(&mut self.scan, self.found, None) && self.take_element().is_ok() {
+                return Ok(());
             }
-            self.element = None;
+            self.scan.go_back(from);
+        }
+        self.known.holes_of_element.clear();
+        *self.stamp += 1;
+        let node = &self.plan.nodes[element];
+        if node.fields.is_empty() && node.slots.is_empty() {
+            self.scan.skip()?;
+            self.met(from.0, What::Other);
+        } else {
+            self.value(element, *self.stamp)?;
+        }
+        if learns {
+            self.known.elements.learn(self.scan.text(), from.0..self.scan.at(), &self.known.holes_of_element);
+        }
+        Ok(())
+    }
+
+    fn take_element(&mut self) -> Result<(), Box<Wrong>> {
+        for at in 0..self.found.len() {
+            if let Found::Value(node, value) = self.found[at] {
+                self.leaf(&self.plan.nodes[node], value)?;
+            }
         }
         Ok(())
     }

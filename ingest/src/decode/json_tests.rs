@@ -191,27 +191,66 @@ proptest! {
             // One in ten is cut off or goes on.
             match cut { 0..=1 => text[..text.len() - 1].to_owned(), 2 => text + "}", 3 => text + "\n", _ => text }
         }).collect();
-        let mut decoder = json(COLUMNS, "").unwrap();
-        let slices: Vec<&str> = payloads.iter().map(String::as_str).collect();
-        let (mut rows, mut rejects) = (vec![], vec![]);
-        for (number, payload) in (0..).zip(&slices) {
-            let fresh = decode(&mut *json(COLUMNS, "").unwrap(), &[payload]);
-            rejects.extend(fresh.rejects.into_iter().map(|r| Reject { message: number, ..r }));
-            rows.push(fresh.rows);
-        }
-        let together = decode(&mut *decoder, &slices);
-        prop_assert_eq!(&together.rejects, &rejects);
-        prop_assert_eq!(&together.rows, &concat_batches(together.rows.schema_ref(), &rows).unwrap());
-        // And with all shapes learned.
-        let again = decode(&mut *decoder, &slices);
-        prop_assert_eq!((again.rows, again.rejects), (together.rows, together.rejects));
+        alike_whatever_was_read_before(COLUMNS, "", &payloads);
     }
+
+    #[test]
+    fn exploded_messages_give_the_same_whatever_was_read_before(
+        messages in prop::collection::vec((prop::collection::vec((0..6usize, 0..VALUES.len()), 0..6), 0..6usize, 0..40usize), 1..60),
+    ) {
+        let columns = "t = { type = 'int64', path = '$.r[*].t' }\nbat = { type = 'int64', path = '$.r[*].meta.bat', parse = true }\nsite = { type = 'utf8', path = '$.site' }";
+        let payloads: Vec<String> = messages.iter().map(|(elements, shape, cut)| {
+            let elements: Vec<String> = elements.iter().map(|(shape, value)| match shape {
+                0 => format!(r#"{{"t":{}}}"#, value % 3),
+                1 => format!(r#"{{"meta":{{"bat":{value}}},"t":7}}"#),
+                2 => format!(r#" {{"t":{},"x":{}}}"#, VALUES[0], VALUES[*value]),
+                3 => format!(r#"{{"x":{},"t":1 }}"#, VALUES[value % 14]),
+                4 => VALUES[*value].to_owned(),
+                _ => "{}".to_owned(),
+            }).collect();
+            let array = elements.join(if *shape == 0 { " , " } else { "," });
+            let text = match shape {
+                0 => format!(r#"{{"ts":1700000000000,"r":[{array}]}}"#),
+                1 => format!(r#"{{"ts":1700000000000,"r":[{array}],"site":"c"}}"#),
+                2 => format!(r#"{{"r":[{array}],"site":"a","ts":1700000000000}}"#),
+                3 => format!(r#"{{"site":"b","ts":1700000000000,"x":[{array}],"r":[{array}]}}"#),
+                4 => format!(r#"{{"ts":1700000000000,"r":[{array}],"r":[]}}"#),
+                _ => r#"{"ts":1700000000000,"r":null}"#.to_owned(),
+            };
+            match cut { 0 => text[..text.len() - 1].to_owned(), 1 => text + "}", _ => text }
+        }).collect();
+        alike_whatever_was_read_before(columns, "explode = '$.r'", &payloads);
+    }
+}
+
+/// A decoder that read all of them gives for each what a new one gives.
+fn alike_whatever_was_read_before(columns: &str, extra: &str, payloads: &[String]) {
+    let slices: Vec<&str> = payloads.iter().map(String::as_str).collect();
+    let (mut rows, mut rejects) = (vec![], vec![]);
+    for (number, payload) in (0..).zip(&slices) {
+        let fresh = decode(&mut *json(columns, extra).unwrap(), &[payload]);
+        rejects.extend(fresh.rejects.into_iter().map(|r| Reject { message: number, ..r }));
+        rows.push(fresh.rows);
+    }
+    let mut decoder = json(columns, extra).unwrap();
+    let together = decode(&mut *decoder, &slices);
+    assert_eq!(together.rejects, rejects);
+    assert_eq!(together.rows, concat_batches(together.rows.schema_ref(), &rows).unwrap());
+    // And with the shapes of all of them.
+    let again = decode(&mut *decoder, &slices);
+    assert_eq!((again.rows, again.rejects), (together.rows, together.rejects));
 }
 
 #[test]
 fn a_passed_over_value_is_as_deep_in_a_known_shape_as_in_a_new_one() {
     let nested = |n: usize| format!(r#"{{"ts":1700000000000,"x":{}{}}}"#, "[".repeat(n), "]".repeat(n));
     let payloads = [nested(1), nested(63), nested(64), nested(63)];
+    let exploded = |n: usize| format!(r#"{{"ts":1700000000000,"r":[{{"t":1,"x":{}{}}}]}}"#, "[".repeat(n), "]".repeat(n));
+    alike_whatever_was_read_before(
+        "t = { type = 'int64', path = '$.r[*].t' }",
+        "explode = '$.r'",
+        &[exploded(1), exploded(61), exploded(62)],
+    );
     let out = decode(&mut *json(COLUMNS, "").unwrap(), &payloads.each_ref().map(String::as_str));
     assert_eq!(out.messages, [0, 1, 3]);
     assert_eq!(out.rejects[0].reason, Reason::TooDeep);

@@ -37,6 +37,11 @@ impl<'a> Scan<'a> {
         Wrong::new(Reason::Malformed, format!("byte {}: {what}", self.at))
     }
 
+    /// All of the text.
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// The byte on which we stand.
     pub(super) fn at(&self) -> usize {
         self.at
@@ -45,6 +50,20 @@ impl<'a> Scan<'a> {
     /// How deep we are in objects and arrays.
     pub(super) fn depth(&self) -> u32 {
         self.depth
+    }
+
+    /// We are so deep in objects and arrays: brackets were passed as text.
+    pub(super) fn be_at(&mut self, depth: u32) {
+        self.depth = depth;
+    }
+
+    /// Where we stand, to go back to.
+    pub(super) fn place(&self) -> (usize, u32) {
+        (self.at, self.depth)
+    }
+
+    pub(super) fn go_back(&mut self, (at, depth): (usize, u32)) {
+        (self.at, self.depth) = (at, depth);
     }
 
     /// Passes over this very text; false, and nothing passed, where there is other text.
@@ -161,12 +180,6 @@ impl<'a> Scan<'a> {
             }
             _ => self.scalar().map(|_| ()),
         }
-    }
-
-    /// As `skip`, of a value that is nested so deep.
-    pub(super) fn skip_at(&mut self, depth: u32) -> Result<(), Box<Wrong>> {
-        self.depth = depth;
-        self.skip()
     }
 
     fn word(&mut self, word: &str, value: Scalar<'a>) -> Result<Scalar<'a>, Box<Wrong>> {

@@ -17,18 +17,39 @@ const MOST_TRUST: u32 = 64;
 /// Without trust, one message in so many is tried.
 const RARELY: u32 = 64;
 
-/// A value in a message.
+/// A value in a message or element.
 #[derive(Clone, Debug)]
 pub(super) struct Hole {
     /// Its bytes.
     pub(super) at: Range<usize>,
-    /// The declared place whose value it is; none for one that is passed over.
-    pub(super) node: Option<usize>,
+    pub(super) what: What,
     /// How deep it is nested.
     pub(super) depth: u32,
 }
 
-/// A message with holes.
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// That of a declared place.
+    Leaf(usize),
+    /// One that is passed over.
+    Other,
+    /// The array whose elements become rows.
+    Array,
+}
+
+/// What is found in a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'a> {
+    /// The value of a declared place.
+    Value(usize, Scalar<'a>),
+    /// Another element of the array begins.
+    Element,
+    /// The array has ended.
+    EndOfArray,
+}
+
+/// A message, or an element of the array that is exploded, with holes.
 #[derive(Default)]
 struct Shape {
     /// The text around the holes.
@@ -37,7 +58,7 @@ struct Shape {
     holes: Vec<Hole>,
 }
 
-/// The shapes of the messages before.
+/// The shapes of the messages, or elements, before.
 pub(super) struct Shapes {
     known: Vec<Shape>,
     /// The one that fitted last.
@@ -64,63 +85,87 @@ impl Shapes {
         tried
     }
 
-    /// Puts the values of a message and their places into `values`; false when it fits no shape.
-    pub(super) fn read<'a>(&mut self, text: &'a str, values: &mut Vec<(usize, Scalar<'a>)>) -> bool {
-        let count = self.known.len();
-        let fits = (0..count).map(|n| (self.last + n) % count).find(|n| self.known[*n].fits(text, values));
-        match fits {
-            Some(shape) => {
+    /// Passes over what follows and appends what is found in it; false, and nothing passed or appended, when it fits no shape. `elements` are
+    /// the shapes of the array's elements, where there is one.
+    pub(super) fn read<'a>(&mut self, scan: &mut Scan<'a>, found: &mut Vec<Found<'a>>, mut elements: Option<&mut Self>) -> bool {
+        let (count, start, before) = (self.known.len(), scan.place(), found.len());
+        for shape in (0..count).map(|n| (self.last + n) % count) {
+            if self.known[shape].fits(scan, found, elements.as_deref_mut()) {
                 self.last = shape;
                 self.trust = MOST_TRUST.min(self.trust + 1);
+                return true;
             }
-            None => self.trust = self.trust.saturating_sub(1),
+            scan.go_back(start);
+            found.truncate(before);
         }
-        fits.is_some()
+        self.trust = self.trust.saturating_sub(1);
+        false
     }
 
-    /// Keeps the shape of a good message in the place of the one that was learned first.
-    pub(super) fn learn(&mut self, text: &str, holes: &[Hole]) {
+    /// Keeps the shape of what is good and lies there in `text`, in the place of the one that was learned first.
+    pub(super) fn learn(&mut self, text: &str, at: Range<usize>, holes: &[Hole]) {
         if holes.len() > MOST_HOLES {
             return;
         }
         if self.known.len() < KEPT {
             self.known.push(Shape::default());
         }
-        self.known[self.next].become_of(text, holes);
+        self.known[self.next].become_of(text, at, holes);
         self.last = self.next;
         self.next = (self.next + 1) % KEPT;
     }
 }
 
 impl Shape {
-    fn become_of(&mut self, text: &str, holes: &[Hole]) {
+    fn become_of(&mut self, text: &str, at: Range<usize>, holes: &[Hole]) {
         self.text.clear();
         self.holes.clear();
-        let mut from = 0;
+        let mut from = at.start;
         for hole in holes {
             self.text.push_str(&text[from..hole.at.start]);
             self.holes.push(Hole { at: self.text.len()..self.text.len(), ..hole.clone() });
             from = hole.at.end;
         }
-        self.text.push_str(&text[from..]);
+        self.text.push_str(&text[from..at.end]);
     }
 
-    fn fits<'a>(&self, text: &'a str, values: &mut Vec<(usize, Scalar<'a>)>) -> bool {
-        values.clear();
-        let (mut scan, mut from) = (Scan::new(text), 0);
+    fn fits<'a>(&self, scan: &mut Scan<'a>, found: &mut Vec<Found<'a>>, mut elements: Option<&mut Shapes>) -> bool {
+        let mut from = 0;
         for hole in &self.holes {
             if !scan.pass(&self.text[from..hole.at.start]) {
                 return false;
             }
             from = hole.at.end;
-            let good = match hole.node {
-                Some(node) => scan.scalar().map(|value| values.push((node, value))),
-                None => scan.skip_at(hole.depth),
+            scan.be_at(hole.depth);
+            let good = match hole.what {
+                What::Leaf(node) => scan.scalar().map(|value| found.push(Found::Value(node, value))).is_ok(),
+                What::Other => scan.skip().is_ok(),
+                What::Array => elements.as_deref_mut().is_some_and(|elements| array(scan, found, elements)),
             };
-            if good.is_err() {
+            if !good {
                 return false;
             }
         }
-        scan.pass(&self.text[from..]) && scan.end().is_ok()
+        scan.pass(&self.text[from..])
     }
+}
+
+fn array<'a>(scan: &mut Scan<'a>, found: &mut Vec<Found<'a>>, elements: &mut Shapes) -> bool {
+    if scan.peek().ok() != Some(b'[') || scan.enter().is_err() {
+        return false;
+    }
+    let mut first = true;
+    loop {
+        match scan.next_element(first) {
+            Ok(true) => found.push(Found::Element),
+            Ok(false) => break,
+            Err(_) => return false,
+        }
+        first = false;
+        if !elements.read(scan, found, None) {
+            return false;
+        }
+    }
+    found.push(Found::EndOfArray);
+    true
 }
