@@ -1,11 +1,13 @@
 //! The hot rows of one lane: what the lane put out lately, in memory, by table and epoch.
 //!
 //! Each table has a floor `h`: rows of epochs at or above it are here, and only they. Rows of lower epochs are in segments.
-//! An epoch leaves only after it is sealed, so no row is ever in neither tier.
+//! An epoch leaves only after it is sealed, so no row is ever in neither tier. After a restart the epochs that would still be here come back
+//! from their segments, all those of a table at once.
 
 use arrow::array::RecordBatch;
 use flow::{Span, WallTime};
 use std::collections::BTreeMap;
+use world::{Bug, planted};
 
 /// How much of a table one lane keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,19 @@ pub struct Hot {
     tables: BTreeMap<String, Table>,
     first: u64,
     sealed: u64,
+    /// Tables whose rows of these epochs on are being read back.
+    expected: BTreeMap<String, u64>,
+}
+
+/// A sealed epoch of a table that comes back.
+#[derive(Debug)]
+pub struct Recalled {
+    /// Its number.
+    pub epoch: u64,
+    /// When it was sealed.
+    pub sealed: WallTime,
+    /// Its rows of the table.
+    pub batches: Vec<RecordBatch>,
 }
 
 /// Hot rows of one table, as a query sees them.
@@ -60,7 +75,7 @@ impl Hot {
     /// Empty; `first` is the epoch that comes next, everything below is in segments.
     #[must_use]
     pub fn new(first: u64) -> Self {
-        Self { tables: BTreeMap::new(), first, sealed: first.saturating_sub(1) }
+        Self { tables: BTreeMap::new(), first, sealed: first.saturating_sub(1), expected: BTreeMap::new() }
     }
 
     /// Rows of an epoch that is not sealed yet.
@@ -69,16 +84,48 @@ impl Hot {
         if rows.num_rows() == 0 {
             return;
         }
-        let first = self.first;
-        if !self.tables.contains_key(table) {
-            self.tables.insert(table.to_owned(), Table { floor: first, ..Table::default() });
-        }
-        let table = self.tables.get_mut(table).expect("inserted above");
+        let table = self.table(table);
         let bytes = rows.get_array_memory_size() as u64;
         let entry = table.epochs.entry(epoch).or_default();
         entry.bytes += bytes;
         table.bytes += bytes;
         entry.batches.push(rows);
+    }
+
+    /// The table's epochs from `floor` on are being read back: their segments are left alone until `put_back`, or `expect_nothing`.
+    pub fn expect(&mut self, table: &str, floor: u64) {
+        self.expected.insert(table.to_owned(), floor);
+    }
+
+    /// No rows are being read back any more.
+    pub fn expect_nothing(&mut self) {
+        self.expected.clear();
+    }
+
+    /// Takes back the rows of all sealed epochs of the table from `floor` on, which lie before those that are here. Does nothing where
+    /// epochs have left meanwhile: older ones would have left before.
+    pub fn put_back(&mut self, table: &str, floor: u64, epochs: Vec<Recalled>) {
+        self.expected.remove(table);
+        let first = self.first;
+        let table = self.table(table);
+        if table.floor != first {
+            return;
+        }
+        table.floor = if planted(Bug::RecalledRowsAlsoWarm) { first } else { floor };
+        for Recalled { epoch, sealed, batches } in epochs {
+            assert!((floor..first).contains(&epoch), "epoch {epoch} comes back among {floor} to {first}");
+            let bytes = batches.iter().map(|rows| rows.get_array_memory_size() as u64).sum();
+            table.bytes += bytes;
+            table.epochs.insert(epoch, Rows { batches, bytes, sealed: Some(sealed) });
+        }
+    }
+
+    fn table(&mut self, table: &str) -> &mut Table {
+        let floor = self.first;
+        if !self.tables.contains_key(table) {
+            self.tables.insert(table.to_owned(), Table { floor, ..Table::default() });
+        }
+        self.tables.get_mut(table).expect("inserted above")
     }
 
     /// The epoch is sealed: its rows are in segments too, and may leave.
@@ -128,10 +175,16 @@ impl Hot {
         self.tables.iter().map(|(name, t)| (name.clone(), table(t))).collect()
     }
 
-    /// The least epoch whose rows of the table are here: compaction and moves take segments below it only.
+    /// The least epoch whose rows of the table are here.
     #[must_use]
     pub fn floor(&self, table: &str) -> u64 {
         self.tables.get(table).map_or(self.first, |t| t.floor)
+    }
+
+    /// The least epoch whose rows of the table are here or on their way back: compaction and moves take segments below it only.
+    #[must_use]
+    pub fn claimed(&self, table: &str) -> u64 {
+        self.expected.get(table).map_or(u64::MAX, |floor| *floor).min(self.floor(table))
     }
 
     /// Bytes held of a table.
@@ -196,6 +249,27 @@ mod tests {
         assert_eq!((hot.floor("t"), hot.floor("u"), hot.all_bytes()), (3, 2, 2 * each), "epochs 1 and 2");
         hot.evict(WallTime(1), &limits, 0);
         assert_eq!((hot.floor("u"), hot.all_bytes()), (4, each), "what is not sealed stays");
+    }
+
+    #[test]
+    fn what_was_hot_before_comes_back_unless_younger_rows_have_left() {
+        let rows = |time| readings(&[("a", time, 1.0)]);
+        let back = || [3, 4].map(|epoch| Recalled { epoch, sealed: WallTime(10 * epoch as i64), batches: vec![rows(epoch as i64)] }).into();
+        let mut hot = Hot::new(5);
+        hot.expect("t", 3);
+        hot.push("t", 5, rows(5));
+        assert_eq!((hot.floor("t"), hot.claimed("t"), hot.claimed("u")), (5, 3, 5));
+        hot.put_back("t", 3, back());
+        assert_eq!((hot.floor("t"), hot.claimed("t"), hot.snapshot()["t"].epochs.clone()), (3, 3, vec![(3, 1), (4, 1), (5, 1)]));
+        hot.evict(WallTime(45), &limits(10, u64::MAX), u64::MAX);
+        assert_eq!((hot.floor("t"), hot.snapshot()["t"].batches.len()), (4, 2));
+        let mut late = Hot::new(5);
+        late.expect("t", 3);
+        late.push("t", 5, rows(5));
+        late.seal(5, WallTime(50));
+        late.evict(WallTime(50), &limits(0, 0), u64::MAX);
+        late.put_back("t", 3, back());
+        assert_eq!((late.floor("t"), late.claimed("t"), late.bytes("t")), (6, 6, 0));
     }
 
     #[test]

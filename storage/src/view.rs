@@ -11,7 +11,7 @@
 
 use crate::cold::ColdTables;
 use crate::epoch::{EpochStore, LocalEpochs, Segment, Whole};
-use crate::hot::{Hot, HotLimits, HotTable};
+use crate::hot::{Hot, HotLimits, HotTable, Recalled};
 use crate::panes::{Identity, Panes};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -241,10 +241,25 @@ impl LiveLane {
         *state = LiveState::new(record, whole);
     }
 
-    /// The least epoch whose rows of the table are hot: moves and compaction take segments below it only.
+    /// The least epoch whose rows of the table are hot or on their way back: moves and compaction take segments below it only.
     #[must_use]
     pub fn floor(&self, table: &str) -> u64 {
-        self.state().hot.floor(table)
+        self.state().hot.claimed(table)
+    }
+
+    /// The table's epochs from `floor` on are being read back from segments.
+    pub fn expect(&self, table: &str, floor: u64) {
+        self.state().hot.expect(table, floor);
+    }
+
+    /// No rows are being read back any more.
+    pub fn expect_nothing(&self) {
+        self.state().hot.expect_nothing();
+    }
+
+    /// From here on all rows of the table's epochs from `floor` on are hot.
+    pub fn put_back(&self, table: &str, floor: u64, epochs: Vec<Recalled>) {
+        self.state().hot.put_back(table, floor, epochs);
     }
 
     /// Bytes of hot rows of the table.

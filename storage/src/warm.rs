@@ -37,10 +37,21 @@ const RUN_LEVEL: i32 = 3;
 /// Rows of a row group: small enough to skip, large enough to compress.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
+/// Rows of a batch that is read back.
+const READ_ROWS: usize = 8 * 1024;
+
 /// The path of a segment file: `<warm>/<table>/<file>`.
 #[must_use]
 pub fn segment_path(warm: &Path, table: &str, file: &str) -> PathBuf {
     warm.join(table).join(file)
+}
+
+/// The rows of a segment, in its order, with the columns of today's table. An error with remedy `Retry` when its bytes are not those that
+/// were written.
+pub fn read_segment(disk: &dyn Disk, warm: &Path, spec: &TableSpec, segment: &Segment) -> Result<Vec<RecordBatch>> {
+    let failed = |e| Error::retry(format!("reading segment {} of table {}", segment.file, spec.name), e);
+    let batches = input::read(disk, warm, &spec.name, segment, READ_ROWS)?;
+    batches.map(|batch| batch.and_then(|rows| merge::conformed(&rows, &spec.schema)).map_err(failed)).collect()
 }
 
 /// Writes an epoch's rows as `<dir>/<name>`, durably, and gives its entry for the record; none without rows.

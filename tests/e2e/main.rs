@@ -9,6 +9,7 @@
 //! flood.rs      ten times what a pipeline takes: its memory stays, the broker keeps the rest
 //! functions.rs  aggregates over time in windows and in queries
 //! power.rs      a disk that loses power, for kills.rs
+//! recall.rs     what was hot is hot again after a restart
 //! grown.rs      new columns, sources, windows and tables in a data directory that lives
 //! http.rs       readings by HTTP, sent again after kill -9
 //! kills.rs      SIGKILL at any moment, a frozen process, restarts of the broker
@@ -41,6 +42,7 @@ mod kills;
 mod lookups;
 mod power;
 mod real;
+mod recall;
 mod recovery;
 mod refused;
 mod replay;

@@ -98,6 +98,12 @@ impl Sim {
         self.state.lock().unwrap()
     }
 
+    /// What the wall clock shows.
+    pub(crate) fn wall(&self) -> WallTime {
+        let state = self.state();
+        WallTime(BEGINNING + state.now.as_micros() as i64 + state.wall_step)
+    }
+
     pub(crate) fn now(&self) -> Duration {
         self.state().now
     }
@@ -190,8 +196,7 @@ pub(crate) struct ProcessTime {
 
 impl Time for ProcessTime {
     fn now(&self) -> WallTime {
-        let state = self.sim.state();
-        WallTime(BEGINNING + state.now.as_micros() as i64 + state.wall_step)
+        self.sim.wall()
     }
 
     fn elapsed(&self) -> Duration {

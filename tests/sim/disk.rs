@@ -55,6 +55,8 @@ struct Inode {
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
     resized: bool,
+    /// The wall clock at the last write, in microseconds.
+    written: u64,
     /// Where the last write began.
     last_write: usize,
     last_bytes: Vec<u8>,
@@ -412,8 +414,10 @@ impl Disk for ProcessDisk {
         Ok(if self.is_full() { 0 } else { 1 << 40 })
     }
 
-    fn modified(&self, _: &Path) -> io::Result<SystemTime> {
-        Ok(UNIX_EPOCH)
+    fn modified(&self, path: &Path) -> io::Result<SystemTime> {
+        let files = self.medium.files();
+        let Some(Node::File(inode)) = files.seen.get(path) else { return Err(missing(path)) };
+        Ok(UNIX_EPOCH + Duration::from_micros(files.inodes[inode].written))
     }
 
     fn lock(&self, directory: &Path) -> io::Result<Box<dyn Send + Sync>> {
@@ -486,10 +490,10 @@ impl DiskFile for File {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let verdict = self.disk.gate(Op::Write, "write", &self.path)?;
         let length = if verdict == Verdict::Part { self.disk.sim.below(bytes.len() as u64) as usize } else { bytes.len() };
-        let from = offset as usize;
+        let (from, now) = (offset as usize, self.disk.sim.wall());
         let mut files = self.disk.medium.files();
         let inode = files.inodes.get_mut(&self.id).unwrap();
-        (inode.last_write, inode.last_bytes) = (from, bytes.to_vec());
+        (inode.last_write, inode.last_bytes, inode.written) = (from, bytes.to_vec(), now.0.max(0) as u64);
         if inode.seen.len() < from + length {
             inode.seen.resize(from + length, 0);
             inode.resized = true;

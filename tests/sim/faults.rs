@@ -55,6 +55,8 @@ pub(crate) struct Faults {
     pub(crate) fan_in: u64,
     /// How long rows stay in warm.
     pub(crate) warm_s: u64,
+    /// How long rows stay in memory.
+    pub(crate) hot_s: u64,
     /// Length of a partition of warm.
     pub(crate) partition_s: u64,
     /// Broken messages that are sent twice, as messages of their own.
@@ -109,6 +111,8 @@ impl Faults {
             sinks: c.happens(6_000),
             publish_error: on(&mut c, 5_000, &[1_500, 4_000]),
             publish_unknown: on(&mut c, 5_000, &[1_500, 4_000]),
+            // Last, so that earlier seeds stay what they were.
+            hot_s: c.pick(&[1, 1, 10]),
         }
     }
 

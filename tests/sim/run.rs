@@ -506,7 +506,8 @@ async fn steps(sim: Arc<Sim>) -> Result<()> {
 }
 
 fn plan(faults: &Faults) -> Result<Plan, String> {
-    let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, partition_s, .. } = faults;
+    let Faults { lanes, connections, receive_maximum, epoch_ms, idle_ms, out_of_orderness_ms, fan_in, warm_s, partition_s, hot_s, .. } =
+        faults;
     let sink = |(name, window, key): (&str, &str, &str)| {
         let key = if key.is_empty() { String::new() } else { format!("\"{key}\"") };
         format!(
@@ -562,24 +563,24 @@ select = {{ count = "count(*)", total = "sum(v)" }}
 
 [tables.readings]
 inputs = ["floor"]
-hot = {{ age = "1s", memory = "64MiB" }}
+hot = {{ age = "{hot_s}s", memory = "64MiB" }}
 warm = {{ age = "{warm_s}s", partition = "{partition_s}s", fan_in = {fan_in} }}
 cold = {{ url = "{COLD}", commit_every = "2s", keep_removed = "5s" }}
 
 [tables.per_window]
 inputs = ["per_window"]
-hot = {{ age = "1s", memory = "64MiB" }}
+hot = {{ age = "{hot_s}s", memory = "64MiB" }}
 warm = {{ age = "{warm_s}s", partition = "{partition_s}s", fan_in = {fan_in} }}
 cold = {{ url = "{COLD}", commit_every = "2s", keep_removed = "5s" }}
 
 [tables.total]
 inputs = ["total"]
-hot = {{ age = "1s", memory = "64MiB" }}
+hot = {{ age = "{hot_s}s", memory = "64MiB" }}
 warm = {{ fan_in = {fan_in} }}
 
 [tables.per_value]
 inputs = ["per_value"]
-hot = {{ age = "1s", memory = "64MiB" }}
+hot = {{ age = "{hot_s}s", memory = "64MiB" }}
 warm = {{ fan_in = {fan_in} }}
 
 {sinks}

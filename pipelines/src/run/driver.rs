@@ -9,6 +9,7 @@ use crate::run::feed::{Feed, Taken, tick};
 use crate::run::lane::{Action, Event, Gone, Lane};
 use crate::run::memory::{LaneMemory, Memory};
 use crate::run::outlets::{NOTHING, Outlets, TIMER};
+use crate::run::recall::{Back, recall, wanted};
 use crate::run::status::LaneStatus;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::max;
@@ -129,6 +130,9 @@ pub(crate) struct Driver {
 /// A merge of segments under way.
 type Compacting = Pin<Box<dyn Future<Output = Result<Vec<Segment>>> + Send>>;
 
+/// Hot rows on their way back.
+type Recalling = Pin<Box<dyn Future<Output = Result<Vec<Back>>> + Send>>;
+
 /// What goes on beside the events.
 struct Progress {
     close: Option<Pin<Box<dyn Future<Output = Result<Event>> + Send>>>,
@@ -141,6 +145,8 @@ struct Progress {
     tick: Option<Pin<Box<dyn Future<Output = Result<()>> + Send>>>,
     /// The merge of segments under way.
     compaction: Option<Compacting>,
+    /// Rows that were hot before the start, on their way back.
+    recall: Option<Recalling>,
     /// When upkeep is looked at next, and how long it waits after a compaction that failed.
     upkeep_at: Duration,
     upkeep_wait: Duration,
@@ -174,6 +180,7 @@ impl Driver {
             caught_up: None,
             tick: None,
             compaction: None,
+            recall: self.begin_recall(),
             upkeep_at: start,
             upkeep_wait: UPKEEP,
             pressed: false,
@@ -219,6 +226,9 @@ impl Driver {
             }
             if progress.close.is_none() && !self.lane.dirty() {
                 // Rows that are hot do not move: whoever waits for the end waits for all of them to be cold.
+                if !progress.waiting_for_end.is_empty() && progress.recall.take().is_some() {
+                    self.live.expect_nothing();
+                }
                 self.evict(&progress);
                 let settled = !self.lane.moving() && !self.lane.compacting() && !self.wants_to_mark(&progress);
                 if settled && self.lane.is_published(&self.taken()) {
@@ -247,6 +257,10 @@ impl Driver {
                 merged = async { progress.compaction.as_mut().expect("checked").await }, if progress.compaction.is_some() => {
                     progress.compaction = None;
                     self.compacted(merged, &mut progress);
+                }
+                back = async { progress.recall.as_mut().expect("checked").await }, if progress.recall.is_some() => {
+                    progress.recall = None;
+                    self.recalled(back);
                 }
                 Some(command) = self.commands.recv() => self.obey(command, &mut progress)?,
                 () = &mut clock => {
@@ -399,6 +413,27 @@ impl Driver {
                 tracing::error!(lane = %self.live.lane().0, %error, retry_seconds, "a compaction failed; nothing has changed");
             }
         }
+    }
+
+    /// Begins to read back what was hot before the start.
+    fn begin_recall(&self) -> Option<Recalling> {
+        let wanted = wanted(&self.shared, self.lane.chain().whole());
+        for of in &wanted {
+            self.live.expect(&self.shared.specs[of.table].name, of.floor);
+        }
+        (!wanted.is_empty()).then(|| Box::pin(recall(self.shared.clone(), wanted)) as Recalling)
+    }
+
+    fn recalled(&self, back: Result<Vec<Back>>) {
+        match back {
+            Ok(tables) => {
+                for Back { table, floor, epochs } in tables {
+                    self.live.put_back(&self.shared.specs[table].name, floor, epochs);
+                }
+            }
+            Err(error) => tracing::warn!(lane = %self.live.lane().0, %error, "rows that were hot before the start stay warm"),
+        }
+        self.live.expect_nothing();
     }
 
     /// What time alone brings: silence, eviction, files to delete, segments to merge.

@@ -1,6 +1,6 @@
 //! A pipeline at work: lanes as pure state machines, the shells that perform what they ask for, and what ties them to one process.
 //!
-//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water`, `breaker`, `tend`, `upkeep` are pure; `driver` is a lane's shell, `close` its durable steps; `feed`, `files` and `kafka`
+//! `lane`, `graph`, `marks`, `tally`, `columns`, `exits`, `flood`, `water`, `breaker`, `tend`, `upkeep` are pure; `driver` is a lane's shell, `close` its durable steps, `recall` brings its hot rows back; `feed`, `files` and `kafka`
 //! bring its log, `stage` that of a second stage, by what stands in `outlets`; `handles` leads to all lanes;
 //! `build` claims and wires lanes; `goals` is where a replay of topics ends; `moves` drives the mover and the upkeep of cold tables; `observe` makes metrics; `core` is the durable part, in a world that is
 //! given; `instance` puts it on threads; `ask` is `tidegate sql`, `lanes` is `tidegate lanes`, `trial` is `tidegate test`.
@@ -34,6 +34,7 @@ mod moved;
 mod moves;
 mod observe;
 mod outlets;
+mod recall;
 mod scale;
 pub(crate) mod shared;
 mod stage;

@@ -94,6 +94,8 @@ pub enum Bug {
     OldSnapshotTaken,
     /// Rows at the floor are shown from memory and from files.
     HotRowsAlsoWarm,
+    /// Rows that come back to hot after a restart are read from their segments too.
+    RecalledRowsAlsoWarm,
     /// Rows that moved are shown from warm as well.
     MovedRowsAlsoWarm,
     /// Segments whose rows are hot are moved.
@@ -124,7 +126,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 58] = [
         Self::AckBeforeFsync,
         Self::NoFsync,
         Self::FailedFsyncIgnored,
@@ -169,6 +171,7 @@ impl Bug {
         Self::UnknownCommitIsSuccess,
         Self::OldSnapshotTaken,
         Self::HotRowsAlsoWarm,
+        Self::RecalledRowsAlsoWarm,
         Self::MovedRowsAlsoWarm,
         Self::HotSegmentsMarked,
         Self::WatermarkForgotten,

@@ -43,6 +43,9 @@ pub struct Names {
     next: u64,
 }
 
+/// Numbers from here on are of the runs of compactions.
+const COMPACTED: u64 = 1_000_000;
+
 impl Names {
     /// Names for the files of epoch `number` of a lane, owned since `generation`.
     #[must_use]
@@ -53,7 +56,7 @@ impl Names {
     /// Names for the runs of the `n`th compaction of the owner: others than those of the epoch's own files.
     #[must_use]
     pub fn of_compaction(self, n: u64) -> Self {
-        Self { next: n * 1_000_000, ..self }
+        Self { next: n * COMPACTED, ..self }
     }
 
     /// A name that was not given before; `kind` is the extension (`state`, `parquet`).
@@ -61,6 +64,12 @@ impl Names {
         self.next += 1;
         format!("{}-{}.{kind}", self.stem, self.next - 1)
     }
+}
+
+/// Whether a file is the run of a compaction, with rows of many epochs.
+pub(crate) fn is_of_compaction(file: &str) -> bool {
+    let number = file.rsplit('-').next().and_then(|n| n.split('.').next()?.parse::<u64>().ok());
+    number.is_none_or(|n| n >= COMPACTED)
 }
 
 /// The lane (as a component) and generation of a file name; none for a name of another form. Unfinished files count.

@@ -11,6 +11,7 @@
 //! ```
 //! The format stands outside of the JSON, so that an older program can say that it is too old. Nothing follows the JSON.
 
+use super::names::is_of_compaction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -154,6 +155,14 @@ pub struct Segment {
     pub epoch: u64,
     /// The move that takes the segment to cold.
     pub mark: Option<u64>,
+}
+
+impl Segment {
+    /// Whether its rows are all of one epoch, and no move takes it: as an epoch's seal has written it.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.mark.is_none() && !is_of_compaction(&self.file)
+    }
 }
 
 /// What changed in the warm part of a table. Applied in the order of the fields.

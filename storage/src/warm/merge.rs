@@ -135,7 +135,7 @@ fn split(rows: RecordBatch, start: i64) -> Result<[RecordBatch; 2], ArrowError> 
 }
 
 /// Rows with the columns of today's table: one that the segment lacks is null.
-fn conformed(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+pub(super) fn conformed(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     if rows.schema_ref() == schema {
         return Ok(rows.clone());
     }
