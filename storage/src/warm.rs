@@ -6,6 +6,7 @@
 
 mod input;
 mod merge;
+mod order;
 mod output;
 pub mod policy;
 #[cfg(test)]
@@ -17,10 +18,10 @@ pub use merge::Merge;
 use crate::encoding::encoded;
 use crate::epoch::Segment;
 use crate::options::TableSpec;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
-use arrow::row::{RowConverter, SortField};
+use datafusion::common::DataFusionError;
 use flow::{EVENT_TIME, Error, Result};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
@@ -28,6 +29,7 @@ use parquet::file::properties::WriterProperties;
 use std::path::{Path, PathBuf};
 use world::Disk;
 
+use order::order;
 use output::Output;
 
 /// How hard zstd tries in an epoch's segment: a lane waits for it, and it is merged soon.
@@ -39,6 +41,9 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 /// Rows of a batch that is read back.
 const READ_ROWS: usize = 8 * 1024;
+
+/// Rows that are put in order at once, so that no second copy of an epoch lies in memory.
+const WRITE_ROWS: usize = 64 * 1024;
 
 /// The path of a segment file: `<warm>/<table>/<file>`.
 #[must_use]
@@ -65,25 +70,18 @@ pub fn write_segment(
     epoch: u64,
     batches: &[RecordBatch],
 ) -> Result<Option<Segment>> {
-    let failed = |e: arrow::error::ArrowError| Error::stop(format!("segment {name} of table {}", spec.name), e);
-    let rows = concat_batches(&spec.schema, batches).map_err(failed)?;
+    let failed = |e: DataFusionError| Error::stop(format!("segment {name} of table {}", spec.name), e);
+    let rows = concat_batches(&spec.schema, batches).map_err(|e| failed(e.into()))?;
     if rows.num_rows() == 0 {
         return Ok(None);
     }
+    let order = order(&rows, &spec.key).map_err(failed)?;
     let mut output = Output::begin(disk, dir, name, spec, EPOCH_LEVEL)?;
-    output.write(&sorted(&rows, &spec.key).map_err(failed)?)?;
+    for from in (0..order.len()).step_by(WRITE_ROWS) {
+        let part = order.slice(from, WRITE_ROWS.min(order.len() - from));
+        output.write(&take_record_batch(&rows, &part).map_err(|e| failed(e.into()))?)?;
+    }
     output.finish(epoch).map(Some)
-}
-
-/// The rows in the order of (key, event time); rows equal in both keep their order.
-pub fn sorted(rows: &RecordBatch, key: &[String]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let columns: Vec<ArrayRef> =
-        key.iter().map(String::as_str).chain([EVENT_TIME]).filter_map(|c| rows.column_by_name(c).cloned()).collect();
-    let converter = RowConverter::new(columns.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
-    let keys = converter.convert_columns(&columns)?;
-    let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
-    order.sort_unstable_by(|&a, &b| keys.row(a as usize).cmp(&keys.row(b as usize)).then(a.cmp(&b)));
-    take_record_batch(rows, &UInt32Array::from(order))
 }
 
 /// Least and greatest event time; none without rows.

@@ -8,7 +8,7 @@ use crate::relay::ToKafka;
 use crate::run::breaker::Breakers;
 use crate::run::build::{self, Made, Role, SecondStage};
 use crate::run::close::wait_for_room;
-use crate::run::core::{self, DELIVERIES, JournalLanes, JournalMade, Wiring};
+use crate::run::core::{self, JournalLanes, JournalMade, Wiring};
 use crate::run::driver::{Command, Relays, Shared};
 use crate::run::feed::Feed;
 use crate::run::files;
@@ -47,6 +47,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use world::World;
+
+/// Batches of a file that may wait for a lane: each is of up to 8,192 records, and those behind them wait in the file.
+const FILE_DELIVERIES: usize = 8;
 
 /// How long a stop may take; past it the process leaves unsealed, and the log is read again.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -282,7 +285,7 @@ impl Instance {
             let made = (0..plan.lanes).map(|n| self.make(&name(&n), &role, &source.watermark)).collect::<Result<Vec<_>>>()?;
             let second = build::make_second(&plan, &self.shared, &name(&"stage"), &role, false, self.incarnation, &self.owner)?;
             let positions: Vec<_> = made.iter().map(|m| m.positions.clone()).collect();
-            let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(DELIVERIES)).unzip();
+            let (send, receive): (Vec<_>, Vec<_>) = (0..plan.lanes).map(|_| mpsc::channel(FILE_DELIVERIES)).unzip();
             for (made, deliveries) in made.into_iter().zip(receive) {
                 let outlet = second.as_ref().map(|stage| stage.outlet(&made));
                 self.start_lane(made, Wiring { feed: Feed::Files { source: index, deliveries }, journal: None, outlet, flush })?;

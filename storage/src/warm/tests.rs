@@ -1,11 +1,25 @@
 use super::*;
 use crate::testing::{readings, spec};
+use arrow::array::{ArrayRef, Int64Array, StringViewArray, TimestampMicrosecondArray};
+use arrow::row::{RowConverter, SortField};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use policy::Due;
 use proptest::prelude::*;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use world::LocalDisk;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// The rows in the order of (key, event time), by comparing whole keys; rows equal in both keep their order.
+fn sorted(rows: &RecordBatch, key: &[String]) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let columns: Vec<ArrayRef> =
+        key.iter().map(String::as_str).chain([EVENT_TIME]).filter_map(|c| rows.column_by_name(c).cloned()).collect();
+    let converter = RowConverter::new(columns.iter().map(|c| SortField::new(c.data_type().clone())).collect())?;
+    let keys = converter.convert_columns(&columns)?;
+    let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
+    order.sort_by(|&a, &b| keys.row(a as usize).cmp(&keys.row(b as usize)));
+    take_record_batch(rows, &UInt32Array::from(order))
+}
 
 fn rows_of(path: &Path) -> RecordBatch {
     let file = std::fs::File::open(path).unwrap();
@@ -112,4 +126,18 @@ fn a_merge_that_is_stopped_leaves_nothing() {
     let warm = Warm::new(&[readings(&[("a", 1, 1.0)]), readings(&[("b", 2, 2.0)])], 0);
     assert!(warm.merge(true).unwrap_err().to_string().contains("was stopped"));
     assert_eq!(std::fs::read_dir(warm.table()).unwrap().count(), 2);
+}
+
+proptest! {
+    #[test]
+    fn the_order_is_that_of_whole_keys(
+        readings in prop::collection::vec((prop::option::of("[a-c]{0,14}"), prop::option::of(-2i64..3), 0i64..4), 0..60), keys in 0..3usize,
+    ) {
+        let name: ArrayRef = Arc::new(readings.iter().map(|r| r.0.clone()).collect::<StringViewArray>());
+        let number: ArrayRef = Arc::new(readings.iter().map(|r| r.1).collect::<Int64Array>());
+        let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(readings.iter().map(|r| r.2)).with_timezone("UTC"));
+        let rows = RecordBatch::try_from_iter_with_nullable([("name", name, true), ("number", number, true), (EVENT_TIME, times, false)]).unwrap();
+        let key = &["name".to_owned(), "number".to_owned()][..keys];
+        prop_assert_eq!(take_record_batch(&rows, &order(&rows, key).unwrap()).unwrap(), sorted(&rows, key).unwrap());
+    }
 }
