@@ -12,6 +12,8 @@ use std::ops::Range;
 const KEPT: usize = 4;
 /// A shape of more holes than these is not kept.
 pub(super) const MOST_HOLES: usize = 256;
+/// Nor is one of more bytes: they stay in memory.
+const MOST_BYTES: usize = 64 << 10;
 /// How far trust rises: by one with each message that fits, as it falls with each that does not.
 const MOST_TRUST: u32 = 64;
 /// Without trust, one message in so many is tried.
@@ -104,7 +106,7 @@ impl Shapes {
 
     /// Keeps the shape of what is good and lies there in `text`, in the place of the one that was learned first.
     pub(super) fn learn(&mut self, text: &str, at: Range<usize>, holes: &[Hole]) {
-        if holes.len() > MOST_HOLES {
+        if holes.len() > MOST_HOLES || at.len() > MOST_BYTES {
             return;
         }
         if self.known.len() < KEPT {
