@@ -44,14 +44,23 @@ impl Secret {
     /// The secret of the key `key` itself. An error says which name has nothing behind it.
     pub fn read(&self, key: &str) -> Result<String, OptionError> {
         self.check(key)?;
-        if let Some(name) = &self.env {
-            return std::env::var(name).map_err(|e| mistake(&format!("{key}.env"), format!("{name}: {e}"), None));
-        }
-        let path = self.file.as_deref().expect("check: one of the two is there");
-        let text = std::fs::read_to_string(path).map_err(|e| mistake(&format!("{key}.file"), format!("{}: {e}", path.display()), None))?;
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+        let (of, name, secret) = match (&self.env, &self.file) {
+            (Some(name), _) => ("env", name.clone(), std::env::var(name).map_err(|e| e.to_string())),
+            (None, path) => {
+                let path = path.as_deref().expect("check: one of the two is there");
+                ("file", path.display().to_string(), std::fs::read_to_string(path).map_err(|e| e.to_string()))
+            }
+        };
+        let told = |message| mistake(&format!("{key}.{of}"), format!("{name}: {message}"), None);
+        let secret = secret.map_err(told)?;
+        let secret = if of == "file" { without_line_end(&secret) } else { &secret };
+        if secret.is_empty() { Err(told("there is nothing in it".to_owned())) } else { Ok(secret.to_owned()) }
     }
+}
+
+fn without_line_end(text: &str) -> &str {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    line.strip_suffix('\r').unwrap_or(line)
 }
 
 impl TlsOptions {
@@ -79,7 +88,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         std::fs::write(&path, "tide\r\n").unwrap();
-        assert_eq!(Secret { env: None, file: Some(path) }.read("password").unwrap(), "tide");
+        assert_eq!(Secret { env: None, file: Some(path.clone()) }.read("password").unwrap(), "tide");
+        std::fs::write(&path, "\n").unwrap();
+        let nothing = Secret { env: None, file: Some(path) }.read("password").unwrap_err();
+        assert!(nothing.path == "password.file" && nothing.message.contains("nothing in it"), "{nothing:?}");
         assert_eq!(Secret { env: None, file: Some("/no/such".into()) }.read("password").unwrap_err().path, "password.file");
         assert_eq!(Secret { env: Some("TIDEGATE_NO_SUCH".into()), file: None }.read("token").unwrap_err().path, "token.env");
         assert!(Secret { env: Some("PATH".into()), file: None }.read("password").is_ok());

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod demo;
 pub mod diagnose;
+pub mod frugal;
 pub mod logs;
 pub mod metrics;
 pub mod plan;

@@ -6,7 +6,7 @@ use pipelines::cli::{
 };
 use pipelines::diagnose::Problems;
 use pipelines::plan::{Plan, TableKind};
-use pipelines::{demo, logs, replay, run, schema, simulate, tiers, verify};
+use pipelines::{demo, frugal, logs, replay, run, schema, simulate, tiers, verify};
 use serde_json::json;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 
 fn run_pipeline(arguments: &RunArguments) -> Result<(), Failure> {
     let plan = plan(&arguments.file)?;
+    frugal::begin_again(&plan.limits);
     logs::install(&plan.observability.log).map_err(|e| Failure::Configuration(format!("{}: {e}\n", arguments.file.display())))?;
     run::run(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
 }
