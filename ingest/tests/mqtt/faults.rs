@@ -11,16 +11,17 @@ fn publish(broker: &TestBroker, numbers: std::ops::Range<i64>) {
     numbers.for_each(|n| broker.publish(TOPIC, n.to_string().as_bytes()));
 }
 
-/// Publishes, lets `disturb` happen in the middle, and sees every number once and every ack in order.
-async fn survives(options: &str, prepare: impl FnOnce(&TestBroker), disturb: impl Fn(&TestBroker)) -> Vec<Record> {
+/// Publishes, lets `disturb` happen in the middle, and sees every number once and every ack in order. `disturb` publishes the rest of a
+/// part by what it is given.
+async fn survives(options: &str, prepare: impl FnOnce(&TestBroker), disturb: impl Fn(&TestBroker, &dyn Fn())) -> Vec<Record> {
     let (broker, log) = (TestBroker::start(), Log::open());
     prepare(&broker);
     let source = Running::with(&format!("url = \"{}\"\n{options}", broker.url()), log.handle());
-    for part in 0..4 {
-        publish(&broker, part * MESSAGES / 4..(part + 1) * MESSAGES / 4);
-        let some = (part * MESSAGES / 4 + MESSAGES / 8) as u64;
-        until("half of a part is taken", || source.status.logged.load(Relaxed) >= some).await;
-        disturb(&broker);
+    let part = MESSAGES / 4;
+    for from in (0..MESSAGES).step_by(part as usize) {
+        publish(&broker, from..from + part / 2);
+        until("some of a part are taken", || source.status.logged.load(Relaxed) >= (from + part / 4) as u64).await;
+        disturb(&broker, &|| publish(&broker, from + part / 2..from + part));
     }
     until("every publish is acknowledged", || broker.missing() == 0).await;
     reaches("logged", &source.status.logged, MESSAGES as u64).await;
@@ -31,16 +32,23 @@ async fn survives(options: &str, prepare: impl FnOnce(&TestBroker), disturb: imp
     broker.records()
 }
 
-/// So many acks are lost, or all that are to come, then the connection: what comes afterwards is acknowledged for good.
-fn lose_acks(broker: &TestBroker, count: usize) {
+/// So many acks are lost, then the connection: what comes afterwards is acknowledged for good. `rest` publishes more messages than these, so
+/// that there are acks to lose however fast those before were acknowledged.
+fn lose_acks(broker: &TestBroker, count: usize, rest: &dyn Fn()) {
     broker.behave(|m| m.lose_acks = count);
-    let left = || {
+    rest();
+    let is_done = || {
         let mut left = 0;
         broker.behave(|m| left = m.lose_acks);
-        left
+        left == 0
     };
-    tests::until("the loss of acks", Duration::from_secs(20), || left() == 0 || broker.missing() <= count - left());
-    broker.behave(|m| m.lose_acks = 0);
+    tests::until("the loss of acks", Duration::from_secs(20), is_done);
+    broker.cut();
+}
+
+/// The connection is lost.
+fn cut(broker: &TestBroker, rest: &dyn Fn()) {
+    rest();
     broker.cut();
 }
 
@@ -50,14 +58,14 @@ fn redelivered(records: &[Record]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn acks_come_in_the_order_of_receipt() {
-    let records = survives("", |_| {}, |_| {}).await;
+    let records = survives("", |_| {}, |_, rest| rest()).await;
     assert!(!records.iter().any(|r| matches!(r, Record::Stray { .. } | Record::Ended)) || records.ends_with(&[Record::Ended]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cuts_in_the_middle_double_nothing_in_either_version() {
     for version in ["5", "3.1.1"] {
-        let records = survives(&format!("version = \"{version}\""), |_| {}, TestBroker::cut).await;
+        let records = survives(&format!("version = \"{version}\""), |_| {}, cut).await;
         // The last cut may find everything acknowledged, and nobody who still has to come back.
         assert!(records.iter().filter(|r| matches!(r, Record::Connected { session_present: true })).count() >= 3, "{version}");
     }
@@ -65,13 +73,13 @@ async fn cuts_in_the_middle_double_nothing_in_either_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_acks_bring_redeliveries_that_are_undone() {
-    let records = survives("", |_| {}, |broker| lose_acks(broker, 50)).await;
+    let records = survives("", |_| {}, |broker, rest| lose_acks(broker, 50, rest)).await;
     assert!(redelivered(&records) > 0, "no ack was lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redeliveries_in_another_order_are_undone() {
-    let records = survives("", |broker| broker.behave(|m| m.reversed = true), |broker| lose_acks(broker, 100)).await;
+    let records = survives("", |broker| broker.behave(|m| m.reversed = true), |broker, rest| lose_acks(broker, 100, rest)).await;
     assert!(redelivered(&records) > 0, "no ack was lost");
 }
 
@@ -80,10 +88,11 @@ async fn equal_publishes_are_each_taken_once() {
     let (broker, log) = (TestBroker::start(), Log::open());
     let source = Running::with(&format!("url = \"{}\"", broker.url()), log.handle());
     for part in 1..=4 {
-        (0..MESSAGES / 4).for_each(|_| broker.publish(TOPIC, b"7"));
-        let some = (part * MESSAGES / 4 - MESSAGES / 8) as u64;
-        until("half of a part is taken", || source.status.logged.load(Relaxed) >= some).await;
-        if part % 2 == 0 { lose_acks(&broker, 50) } else { broker.cut() }
+        let half = || (0..MESSAGES / 8).for_each(|_| broker.publish(TOPIC, b"7"));
+        half();
+        let some = (part * MESSAGES / 4 - MESSAGES * 3 / 16) as u64;
+        until("some of a part are taken", || source.status.logged.load(Relaxed) >= some).await;
+        if part % 2 == 0 { lose_acks(&broker, 50, &half) } else { cut(&broker, &half) }
     }
     until("every publish is acknowledged", || broker.missing() == 0).await;
     reaches("logged", &source.status.logged, MESSAGES as u64).await;
@@ -97,7 +106,7 @@ async fn a_broker_without_dup_needs_the_rule_any() {
     let records = survives(
         "redelivery = \"any\"\nreceive_maximum = 200",
         |broker| broker.behave(|m| (m.marks_dup, m.window) = (false, 200)),
-        |broker| lose_acks(broker, 20),
+        |broker, rest| lose_acks(broker, 20, rest),
     )
     .await;
     assert!(records.iter().any(|r| matches!(r, Record::Lost { .. })), "no ack was lost");
@@ -106,7 +115,15 @@ async fn a_broker_without_dup_needs_the_rule_any() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_always_cuts_after_a_few_is_read_to_the_end() {
-    survives("", |broker| broker.behave(|m| m.cut_after = Some(300)), |broker| broker.behave(|m| m.cut_after = Some(100))).await;
+    survives(
+        "",
+        |broker| broker.behave(|m| m.cut_after = Some(300)),
+        |broker, rest| {
+            broker.behave(|m| m.cut_after = Some(100));
+            rest();
+        },
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
