@@ -1,6 +1,6 @@
 //! Who we are to a broker, and whom we trust: secrets by name, certificates as files. The options hold names, never a secret itself.
 
-use crate::decode::OptionError;
+use crate::decode::{OptionError, without_line_end};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -56,11 +56,6 @@ impl Secret {
         let secret = if of == "file" { without_line_end(&secret) } else { &secret };
         if secret.is_empty() { Err(told("there is nothing in it".to_owned())) } else { Ok(secret.to_owned()) }
     }
-}
-
-fn without_line_end(text: &str) -> &str {
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    line.strip_suffix('\r').unwrap_or(line)
 }
 
 impl TlsOptions {

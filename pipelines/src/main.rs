@@ -50,7 +50,10 @@ fn main() -> ExitCode {
 
 fn run_pipeline(arguments: &RunArguments) -> Result<(), Failure> {
     let plan = plan(&arguments.file)?;
-    frugal::begin_again(&plan.limits);
+    // A pipe cannot be read a second time.
+    if arguments.file.is_file() {
+        frugal::begin_again(&plan.limits);
+    }
     logs::install(&plan.observability.log).map_err(|e| Failure::Configuration(format!("{}: {e}\n", arguments.file.display())))?;
     run::run(plan, arguments).map_err(|e| Failure::Other(e.to_string()))
 }

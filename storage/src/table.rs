@@ -157,7 +157,8 @@ impl OneTable {
     }
 
     /// Whether rows should be left out while they are decoded. That pays where the rows that pass stand together: files are sorted by key
-    /// and time. Rows that pass here and there cost more to step over than to decode.
+    /// and time. Rows that pass here and there cost more to step over than to decode. Where there are no filters, those of the newest rows may
+    /// still come while the query runs.
     fn is_selective(&self, filters: &[Expr]) -> bool {
         let is_sorted = |name: &String| name == EVENT_TIME || self.spec.key.contains(name);
         filters.is_empty() || filters.iter().any(|filter| filter.column_refs().iter().any(|column| is_sorted(&column.name)))

@@ -203,7 +203,8 @@ impl<'a> Field<'a> {
     }
 }
 
-fn without_line_end(record: &str) -> &str {
+/// Text without the line end that may close it.
+pub(crate) fn without_line_end(record: &str) -> &str {
     let record = record.strip_suffix('\n').unwrap_or(record);
     record.strip_suffix('\r').unwrap_or(record)
 }

@@ -14,7 +14,7 @@ mod time;
 mod topic;
 mod value;
 
-pub(crate) use csv::record_end;
+pub(crate) use csv::{record_end, without_line_end};
 pub use options::{ColumnOptions, Columns, CsvOptions, DecodeOptions, EventTimeOptions, Format, OnMissing};
 pub use topic::TopicPattern;
 
