@@ -7,7 +7,7 @@
 //! null. Count and global windows begin with the least event time of their readings and end 1 µs behind the greatest.
 //!
 //! ```text
-//! sliced.rs   windows of fixed edges with one pane: aggregated by slices of time     cut.rs  calendar.rs  slice.rs  slices.rs  late.rs
+//! sliced.rs   windows of fixed edges with one pane: aggregated by slices of time     cut.rs  calendar.rs  slice.rs  slices.rs  live.rs  late.rs
 //! partials.rs the first of two stages of those, where a group reaches over lanes
 //! paned.rs    all others: one by one, by key                                         open.rs  device.rs  store.rs
 //! ```
@@ -20,6 +20,7 @@ mod first_last;
 mod late;
 #[cfg(test)]
 mod laws;
+mod live;
 mod open;
 mod options;
 mod output;

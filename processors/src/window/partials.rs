@@ -10,11 +10,11 @@
 use super::aggregates::Aggregates;
 use super::cut::Cut;
 use super::late::{self, Parted};
-use super::slice::merged;
+use super::live::{self, Partial};
 use super::slices::{Intake, Slices, broken};
 use crate::refuse::refuse;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::concat;
+use arrow::compute::{concat, concat_batches};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use flow::{
     Batch, Error, EventTime, Operator, Origin, Output, Reason, Result, StateReader, StateWriter, WallTime, event_time_field, trail,
@@ -117,7 +117,8 @@ impl Partials {
         let mut slice = self.slices.remove(name).expect("the name is of an open slice");
         slice.merge(&self.slices.aggregates).map_err(|e| broken("merging", name, e))?;
         let partials = slice.partials(&self.slices.aggregates).map_err(|e| broken("reading", name, e))?;
-        let partial = partials.first().expect("an open slice has groups");
+        let batches = partials.iter().flat_map(Partial::batches);
+        let partial = concat_batches(&self.slices.aggregates.partial_schema, batches).map_err(|e| broken("joining", name, e.into()))?;
         let (due, start) = name;
         let rows = partial.num_rows();
         let mut columns = partial.columns().to_vec();
@@ -140,7 +141,7 @@ pub(super) fn late_rows(aggregates: &Aggregates, late: &Batch) -> Result<Batch> 
         let columns = late.rows().columns()[..width].iter().map(|c| c.slice(row, 1)).collect();
         let partial = RecordBatch::try_new(aggregates.partial_schema.clone(), columns);
         let partial = partial.map_err(|e| Error::stop("a late partial aggregate", e))?;
-        let group = merged(aggregates, &[partial]).map_err(|e| broken("counting", late.times()[row], e))?;
+        let group = live::evaluated(aggregates, &[Partial::of(partial)]).map_err(|e| broken("counting", late.times()[row], e))?;
         counts.push(readings.evaluate(&group).values);
     }
     let counts: Vec<_> = counts.iter().map(AsRef::as_ref).collect();

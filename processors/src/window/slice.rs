@@ -1,14 +1,13 @@
 //! One slice of event time: live groups, and the partial aggregates that earlier saves have sealed.
 //!
-//! A partial is a batch of key columns and the functions' state columns, one row a group. It is written once and kept; new
-//! readings start fresh groups; the close merges all in their order, so that groups come out in the order they were first seen,
-//! whenever saves happened.
+//! A partial has the functions' state columns beside the key, one row a group. It is written once and kept; new readings start fresh groups;
+//! the close merges all in their order.
 
 use super::aggregates::Aggregates;
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use super::live::{self, Live, Partial};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use datafusion::common::Result;
-use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::group_values::new_group_values;
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 /// Partials are merged into one, which is written anew, when there are more than `FEW` and those behind the first have more rows than it, so
@@ -20,7 +19,7 @@ const MOST: usize = 128;
 #[derive(Default)]
 pub(super) struct Slice {
     live: Option<Live>,
-    partials: Vec<RecordBatch>,
+    partials: Vec<Partial>,
     /// How many of the partials are stored, from the first.
     stored: usize,
     /// Partials have been merged: what is stored must be replaced.
@@ -50,23 +49,16 @@ pub(super) struct Change {
     pub(super) append: Vec<RecordBatch>,
 }
 
-struct Live {
-    keys: Box<dyn GroupValues>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
-}
-
 impl Slice {
     /// A slice as it was saved.
     pub(super) fn load(partials: Vec<RecordBatch>) -> Self {
-        Self { stored: partials.len(), partials, ..Self::default() }
+        Self { stored: partials.len(), partials: partials.into_iter().map(Partial::of).collect(), ..Self::default() }
     }
 
     /// What it holds.
     pub(super) fn held(&self) -> Held {
-        let live = self.live.as_ref();
-        let groups = live.map_or(0, |l| l.keys.len()) + self.partials.iter().map(RecordBatch::num_rows).sum::<usize>();
-        let bytes = live.map_or(0, |l| l.keys.size() + l.accumulators.iter().map(|a| a.size()).sum::<usize>());
-        Held { groups, bytes: bytes + self.partials.iter().map(RecordBatch::get_array_memory_size).sum::<usize>() }
+        let parts = self.live.iter().map(Live::held).chain(self.partials.iter().map(Partial::held));
+        parts.fold(Held::default(), |all, part| Held { groups: all.groups + part.groups, bytes: all.bytes + part.bytes })
     }
 
     /// Whether nothing came since the last save.
@@ -81,28 +73,27 @@ impl Slice {
 
     /// Takes rows: key columns, arguments and filters as `Aggregates::evaluate` gives them.
     pub(super) fn add(&mut self, aggregates: &Aggregates, columns: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {
-        let live = match &mut self.live {
-            Some(live) => live,
-            none => none.insert(Live::open(aggregates)?),
-        };
-        live.update(aggregates, columns, groups)
+        self.live(aggregates)?.update(aggregates, columns, groups)
     }
 
     /// Takes partial aggregates: columns of `Aggregates::partial_schema`.
     pub(super) fn add_partials(&mut self, aggregates: &Aggregates, columns: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {
-        let live = match &mut self.live {
+        self.live(aggregates)?.merge_rows(aggregates, columns, groups)
+    }
+
+    fn live(&mut self, aggregates: &Aggregates) -> Result<&mut Live> {
+        Ok(match &mut self.live {
             Some(live) => live,
             none => none.insert(Live::open(aggregates)?),
-        };
-        live.merge(aggregates, columns, groups)
+        })
     }
 
     /// Which rows may be taken when only `room` further groups may be held: those of known groups, and the first new ones.
     /// The slice is merged.
     pub(super) fn admit(&self, aggregates: &Aggregates, key: &[ArrayRef], room: usize, groups: &mut Vec<usize>) -> Result<BooleanArray> {
         assert!(self.live.is_none(), "live groups while {room} more are admitted");
-        let mut known = Live::open(aggregates)?.keys;
-        for partial in &self.partials {
+        let mut known = new_group_values(aggregates.key_schema.clone(), &GroupOrdering::None)?;
+        for partial in self.partials.iter().flat_map(Partial::batches) {
             known.intern(&partial.columns()[..key.len()], groups)?;
         }
         let limit = known.len().saturating_add(room);
@@ -113,31 +104,30 @@ impl Slice {
     /// What came since the last save.
     pub(super) fn save(&mut self, aggregates: &Aggregates) -> Result<Change> {
         self.seal(aggregates)?;
-        let rest: usize = self.partials.iter().skip(1).map(RecordBatch::num_rows).sum();
-        let outgrown = self.partials.first().is_some_and(|first| rest > first.num_rows());
+        let rest: usize = self.partials.iter().skip(1).map(|partial| partial.held().groups).sum();
+        let outgrown = self.partials.first().is_some_and(|first| rest > first.held().groups);
         if self.partials.len() > MOST || self.partials.len() > FEW && outgrown {
             self.merge(aggregates)?;
         }
         let replace = std::mem::take(&mut self.merged);
-        let append = self.partials[self.stored..].to_vec();
+        let append = self.partials[self.stored..].iter().flat_map(Partial::batches).filter(|rows| rows.num_rows() > 0).cloned().collect();
         self.stored = self.partials.len();
         Ok(Change { replace, append })
     }
 
-    /// One row a group, in the order in which the groups were first seen; columns as `Aggregates::result_schema`.
+    /// One row a group, columns as `Aggregates::result_schema`; in the order that `live` tells.
     pub(super) fn close(mut self, aggregates: &Aggregates) -> Result<RecordBatch> {
-        if !self.partials.is_empty() {
-            self.seal(aggregates)?;
+        if self.partials.is_empty()
+            && let Some(live) = self.live.take()
+        {
+            return live.evaluate(aggregates);
         }
-        let live = match self.live.take() {
-            Some(live) => live,
-            None => Live::of(aggregates, &self.partials)?,
-        };
-        live.evaluate(aggregates)
+        self.seal(aggregates)?;
+        live::evaluated(aggregates, &self.partials)
     }
 
     /// All that is held, as partials.
-    pub(super) fn partials(&mut self, aggregates: &Aggregates) -> Result<Vec<RecordBatch>> {
+    pub(super) fn partials(&mut self, aggregates: &Aggregates) -> Result<Vec<Partial>> {
         self.seal(aggregates)?;
         Ok(self.partials.clone())
     }
@@ -154,74 +144,10 @@ impl Slice {
     pub(super) fn merge(&mut self, aggregates: &Aggregates) -> Result<()> {
         self.seal(aggregates)?;
         if self.partials.len() > 1 {
-            let all = Live::of(aggregates, &self.partials)?;
-            self.partials = vec![all.into_partial(aggregates)?];
+            self.partials = vec![live::merged(aggregates, &self.partials)?];
             self.merged |= self.stored > 0;
             self.stored = 0;
         }
         Ok(())
-    }
-}
-
-/// One row a group of some partials, in the order in which the groups are first seen; columns as `Aggregates::result_schema`.
-pub(super) fn merged(aggregates: &Aggregates, partials: &[RecordBatch]) -> Result<RecordBatch> {
-    Live::of(aggregates, partials)?.evaluate(aggregates)
-}
-
-impl Live {
-    fn open(aggregates: &Aggregates) -> Result<Self> {
-        Ok(Self {
-            keys: new_group_values(aggregates.key_schema.clone(), &GroupOrdering::None)?,
-            accumulators: aggregates.functions().iter().map(|f| f.accumulator()).collect::<Result<_>>()?,
-        })
-    }
-
-    fn of(aggregates: &Aggregates, partials: &[RecordBatch]) -> Result<Self> {
-        let (mut all, mut groups) = (Self::open(aggregates)?, Vec::new());
-        for partial in partials {
-            all.merge(aggregates, partial.columns(), &mut groups)?;
-        }
-        Ok(all)
-    }
-
-    fn merge(&mut self, aggregates: &Aggregates, partial: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {
-        let (key, mut states) = partial.split_at(aggregates.key.len());
-        self.keys.intern(key, groups)?;
-        let total = self.keys.len();
-        for (accumulator, function) in self.accumulators.iter_mut().zip(aggregates.functions()) {
-            let (of_function, rest) = states.split_at(function.states);
-            accumulator.merge_batch(of_function, groups, total)?;
-            states = rest;
-        }
-        Ok(())
-    }
-
-    fn update(&mut self, aggregates: &Aggregates, columns: &[ArrayRef], groups: &mut Vec<usize>) -> Result<()> {
-        let (key, mut rest) = columns.split_at(aggregates.key.len());
-        self.keys.intern(key, groups)?;
-        let total = self.keys.len();
-        for (accumulator, function) in self.accumulators.iter_mut().zip(aggregates.functions()) {
-            let (arguments, after) = rest.split_at(function.arguments);
-            let filter = if function.filtered { Some(after[0].as_boolean()) } else { None };
-            accumulator.update_batch(arguments, groups, filter, total)?;
-            rest = &after[usize::from(function.filtered)..];
-        }
-        Ok(())
-    }
-
-    fn into_partial(mut self, aggregates: &Aggregates) -> Result<RecordBatch> {
-        let mut columns = self.keys.emit(EmitTo::All)?;
-        for accumulator in &mut self.accumulators {
-            columns.extend(accumulator.state(EmitTo::All)?);
-        }
-        Ok(RecordBatch::try_new(aggregates.partial_schema.clone(), columns)?)
-    }
-
-    fn evaluate(mut self, aggregates: &Aggregates) -> Result<RecordBatch> {
-        let mut columns = self.keys.emit(EmitTo::All)?;
-        for accumulator in &mut self.accumulators {
-            columns.push(accumulator.evaluate(EmitTo::All)?);
-        }
-        Ok(RecordBatch::try_new(aggregates.result_schema.clone(), columns)?)
     }
 }

@@ -11,9 +11,9 @@
 use super::aggregates::Aggregates;
 use super::cut::Cut;
 use super::late::{self, Parted};
+use super::live;
 use super::output::{Bounds, Finish};
 use super::partials;
-use super::slice::merged;
 use super::slices::{Intake, Slices, broken};
 use crate::refuse::refuse;
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
@@ -162,7 +162,7 @@ impl Sliced {
             slice.close(&self.slices.aggregates).map_err(|e| broken("closing", start, e))?
         } else {
             let partials = self.slices.partials(start..end)?;
-            merged(&self.slices.aggregates, &partials).map_err(|e| broken("merging", start, e))?
+            live::evaluated(&self.slices.aggregates, &partials).map_err(|e| broken("merging", start, e))?
         };
         leaving.bounds.start.extend(std::iter::repeat_n(start, rows.num_rows()));
         leaving.bounds.end.extend(std::iter::repeat_n(end, rows.num_rows()));

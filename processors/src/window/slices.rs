@@ -1,6 +1,7 @@
 //! Open slices under a limit of groups and bytes: rows go to the slice that is named for them, and a save writes what changed.
 
 use super::aggregates::Aggregates;
+use super::live::Partial;
 use super::slice::{Held, Slice};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
@@ -103,7 +104,7 @@ impl<K: Name> Slices<K> {
     }
 
     /// What the slices of a range hold, as partials.
-    pub(super) fn partials(&mut self, range: std::ops::Range<K>) -> Result<Vec<RecordBatch>> {
+    pub(super) fn partials(&mut self, range: std::ops::Range<K>) -> Result<Vec<Partial>> {
         let mut partials = vec![];
         for (key, slice) in self.open.range_mut(range) {
             let before = slice.held();
