@@ -9,6 +9,7 @@
 # make demo      an embedded broker, 200 devices, one SQL table over three tiers
 # make bench-w1  CPU seconds per million readings, readings a second, peak memory
 # make bench     one page with all that is to be reached, measured here, and what others do: bench/results/<day>-<commit>.html
+# make load      a fleet against a real Mosquitto, as the files of bench/scenarios say, and a page about it; SCENARIO=burst for one alone, ARGS="--lasting 8h"
 # make bench-durability  what fsync and epochs of 1 s cost against neither, and how long acks take; ARGS="--messages 400000"
 # make bench-operators  rows a second and CPU seconds per million of the operators on Arrow input; ARGS="--only dedupe"
 # make bench-bytes  bytes a reading, in segments and in cold files, by column; ARGS="--decimals"
@@ -19,7 +20,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 tools := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate/tools
 export PATH := $(tools)/bin:$(PATH):/usr/sbin:/sbin
 
-.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench bench-w1 bench-durability bench-operators bench-bytes bench-queries audit
+.PHONY: test setup lint sim kills failpoints mutants fuzz kafka demo bench load bench-w1 bench-durability bench-operators bench-bytes bench-queries audit
 
 test: setup lint
 	cargo build --workspace --bins
@@ -76,7 +77,12 @@ bench: setup
 	@echo "bench: a cold release build takes about 25 minutes on two cores, the measurements 20; needs 10 GB of disk and 6 GB of memory"
 	cargo build --release --package pipelines --bin tidegate --package bench --bin bench
 	flink=$$(bench/peers/flink.sh) && $(venv)/bin/python bench/report.py --tidegate $(target)/release/tidegate --bench $(target)/release/bench \
-		--folder $(target)/bench --flink $$flink $(ARGS)
+		--folder $(target)/bench --flink $$flink --bytes "cargo bench --quiet --package bench --bench bytes --" $(ARGS)
+
+load: setup
+	@echo "load: a cold release build takes about 25 minutes on two cores, all scenarios 15"
+	cargo build --release --package pipelines --bin tidegate
+	ulimit -n 8192 && $(venv)/bin/python bench/load.py $(or $(SCENARIO),all) --tidegate $(target)/release/tidegate --folder $(target)/load $(ARGS)
 
 bench-w1:
 	@echo "bench-w1: a cold release build takes about 25 minutes on two cores, the input 1 GB of disk"

@@ -8,10 +8,8 @@ a process and all that it started. Results of a peer are compared with ours valu
 
 import argparse
 import ctypes
-import datetime
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -20,6 +18,7 @@ import time
 
 import duckdb
 
+from machine import facts
 from page import page, rows
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -160,6 +159,15 @@ def file_work(name, work, devices, readings, peers, rounds):
             for who, of in ((who, mean(runs)) for who, runs in runs.items())}
 
 
+def cold_bytes(*options):
+    """Bytes a reading in cold files, of `benches/bytes`."""
+    run = subprocess.run([*ARGUMENTS.bytes.split(), *options], capture_output=True, text=True)
+    lines = [line.split() for line in run.stdout.splitlines() if line.startswith("files ")]
+    if run.returncode != 0 or not lines:
+        sys.exit(f"{ARGUMENTS.bytes}: {run.stderr[-2000:]}")
+    return float(lines[0][-1])
+
+
 def measure():
     readings = ARGUMENTS.readings
     batch, flink = ["duckdb", "polars", "datafusion"], ["flink"] if ARGUMENTS.flink else []
@@ -180,6 +188,9 @@ def measure():
     found["start"] = ours("start", "--json", "--folder", f"{ARGUMENTS.folder}/start")
     say("durability")
     found["profiles"] = profiles(readings)
+    if ARGUMENTS.bytes:
+        say("bytes a reading")
+        found["bytes"] = {"floats": cold_bytes(), "decimals": cold_bytes("--decimals")}
     found["durability"] = ours("durability", "--folder", f"{ARGUMENTS.folder}/durability", "--rounds", "2", "--messages", "200000", "--seconds", "10")
     return found
 
@@ -207,17 +218,8 @@ def profiles(readings):
     return found
 
 
-def facts():
-    git = lambda *words: subprocess.run(["git", "-C", HERE, *words], capture_output=True, text=True).stdout.strip()
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    changed = " with changes" if git("status", "--porcelain") else ""
-    return {"day": datetime.date.today().isoformat(), "commit": git("rev-parse", "--short=9", "HEAD") + changed, "machine": f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB",
-            "readings": ARGUMENTS.readings, "seed": 1, "build": ARGUMENTS.build}
-
-
 def main():
-    result = {**facts(), "figures": None}
+    result = {**facts(), "readings": ARGUMENTS.readings, "seed": 1, "build": ARGUMENTS.build, "figures": None}
     began = time.monotonic()
     result["figures"] = measure()
     result["minutes"] = round((time.monotonic() - began) / 60, 1)
@@ -236,6 +238,7 @@ PARSER = argparse.ArgumentParser()
 PARSER.add_argument("--tidegate", default="target/release/tidegate")
 PARSER.add_argument("--bench", default="target/release/bench")
 PARSER.add_argument("--flink", help="a Python that has apache-flink; without one Flink is left out")
+PARSER.add_argument("--bytes", help="the command that measures bytes a reading; without it they are left out")
 PARSER.add_argument("--folder", default="target/bench", help="input and data, 10 GB")
 PARSER.add_argument("--results", default=f"{HERE}/results")
 PARSER.add_argument("--readings", type=int, default=10_000_000)

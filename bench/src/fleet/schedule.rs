@@ -41,14 +41,20 @@ impl Schedule {
         self.number += 1;
         let (wait, slot) = match self.rate.arrivals {
             // The first is due at once.
-            Arrivals::Fixed => (if number == 0 { 0.0 } else { 1.0 }, number % u64::from(self.devices)),
+            Arrivals::Fixed => (if number == 0 { 0.0 } else { 1.0 }, (number - self.hot(number)) % u64::from(self.devices)),
             Arrivals::Poisson => {
                 let draw = 1.0 - self.chance.unit(About::Arrival, number, 0);
                 (-draw.ln(), (self.chance.unit(About::Device, number, 0) * f64::from(self.devices)) as u64)
             }
         };
+        let slot = if self.hot(number) < self.hot(number + 1) { 0 } else { slot };
         self.advance(wait);
         Moment { at: Duration::from_nanos((self.at_seconds * 1e9) as u64), slot: slot as u32 }
+    }
+
+    /// How many of the first `readings` are those of the first device beyond its turns.
+    fn hot(&self, readings: u64) -> u64 {
+        (readings as f64 * self.rate.hot.unwrap_or(0.0)) as u64
     }
 
     /// Goes on until `readings` more are due, by the rate of each moment on the way.
@@ -118,6 +124,18 @@ mod tests {
         let mean = counts.iter().sum::<u32>() as f64 / 200.0;
         let variance = counts.iter().map(|count| (f64::from(*count) - mean).powi(2)).sum::<f64>() / 199.0;
         assert!((mean - 500.0).abs() < 8.0 && (300.0..750.0).contains(&variance), "{mean} {variance}");
+    }
+
+    #[test]
+    fn a_hot_device_has_its_share_and_the_others_take_turns() {
+        for arrivals in [Arrivals::Fixed, Arrivals::Poisson] {
+            let rate = RateOptions { hot: Some(0.3), arrivals, ..RateOptions::default() };
+            let mut schedule = Schedule::new(&rate, 100, Chance(1), 0);
+            let mut counts = vec![0; 100];
+            (0..10_000).for_each(|_| counts[schedule.next().slot as usize] += 1);
+            near(counts[0], 3_070.0, 40.0);
+            counts[1..].iter().for_each(|count| near(*count, 70.0, 40.0));
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct RateOptions {
     /// Less at first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
+    /// Share of the readings that come from one device, the first; none in particular if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hot: Option<f64>,
     /// How long a device lives before another with a new name takes its place; for ever if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub churn: Option<Span>,
@@ -78,7 +81,7 @@ fn one_day() -> Span {
 
 impl Default for RateOptions {
     fn default() -> RateOptions {
-        RateOptions { each: 5.0, arrivals: Arrivals::Fixed, burst: None, daily: None, ramp: None, churn: None }
+        RateOptions { each: 5.0, arrivals: Arrivals::Fixed, burst: None, daily: None, ramp: None, hot: None, churn: None }
     }
 }
 
@@ -100,6 +103,9 @@ impl RateOptions {
         if let Some(ramp) = self.ramp {
             positive("rate.ramp.over", ramp.over)?;
             share("rate.ramp.from", ramp.from)?;
+        }
+        if let Some(hot) = self.hot {
+            share("rate.hot", hot)?;
         }
         self.churn.map_or(Ok(()), |churn| positive("rate.churn", churn))
     }
