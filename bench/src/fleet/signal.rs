@@ -21,6 +21,9 @@ pub enum Anomaly {
 }
 
 impl Anomaly {
+    /// All that there are.
+    pub const ALL: [Anomaly; 4] = [Anomaly::Spike, Anomaly::Shift, Anomaly::Drift, Anomaly::Stuck];
+
     /// The word in the truth.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -24,7 +24,7 @@ pub use faults::{ClockOptions, Delay, FaultOptions, JumpOptions, MalformedOption
 pub use rate::{Arrivals, Burst, Daily, Ramp, RateOptions};
 pub use signals::{AnomalyOptions, SignalKind, SignalOptions, Spike, UnusualSpell};
 pub use span::Span;
-pub use verify::{Duplicates, RawOptions, VerifyOptions, WindowOptions};
+pub use verify::{AlertOptions, Duplicates, RawOptions, VerifyOptions, WindowOptions};
 pub use wire::{Format, Storm, Transport, Version, WireOptions};
 
 use std::path::Path;

@@ -13,13 +13,22 @@
 //! size = "1m"
 //! key = { device_id = "device", site = "site" }
 //! select = { n = "count(*)", mean = "avg(temperature)" }
+//!
+//! [verify.alerts.spikes]                      # the table of an `anomaly` or an `alert`
+//! device = "device_id"
+//! when = "kind = 'zscore'"                    # SQL over the table: which of its rows raise
+//! labels = ["spike"]                          # what they should find
+//! within = "5s"
+//! precision = 0.9
+//! recall = 0.9
 //! ```
 //! `where` and `select` are SQL over the truth: its signals by name, `device`, `site`, `seq`, `event_time`.
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Span, positive};
+use super::{Span, positive, share};
+use crate::fleet::Anomaly;
 
 /// The tables that are verified.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -31,6 +40,34 @@ pub struct VerifyOptions {
     pub raw: IndexMap<String, RawOptions>,
     /// Tables of tumbling windows, by name.
     pub windows: IndexMap<String, WindowOptions>,
+    /// Tables of what was found to be unusual, by name.
+    pub alerts: IndexMap<String, AlertOptions>,
+}
+
+/// A table that should find what is labelled as unusual.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertOptions {
+    /// Its column for the device.
+    #[serde(default = "device")]
+    pub device: String,
+    /// Its column for the time at which something was found.
+    #[serde(default = "event_time")]
+    pub time: String,
+    /// Which of its rows raise, as SQL over it; all if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// The labels that it should find: `spike`, `shift`, `drift`, `stuck`.
+    pub labels: Vec<String>,
+    /// How long after the end of what is labelled it may still be found.
+    #[serde(default)]
+    pub within: Span,
+    /// The share of its rows that must have found something, at least.
+    #[serde(default)]
+    pub precision: f64,
+    /// The share of what is labelled that must be found, at least.
+    #[serde(default)]
+    pub recall: f64,
 }
 
 /// A table of single readings.
@@ -89,13 +126,17 @@ fn device() -> String {
     "device_id".to_owned()
 }
 
+fn event_time() -> String {
+    "event_time".to_owned()
+}
+
 fn sequence() -> String {
     "seq".to_owned()
 }
 
 impl Default for VerifyOptions {
     fn default() -> VerifyOptions {
-        VerifyOptions { dead_letters: true, raw: IndexMap::new(), windows: IndexMap::new() }
+        VerifyOptions { dead_letters: true, raw: IndexMap::new(), windows: IndexMap::new(), alerts: IndexMap::new() }
     }
 }
 
@@ -106,6 +147,15 @@ impl VerifyOptions {
                 return Err(format!("verify.windows.{table}.raw = {:?}: there is no [verify.raw.{}]", window.raw, window.raw));
             }
             positive(&format!("verify.windows.{table}.size"), window.size)?;
+        }
+        for (table, alerts) in &self.alerts {
+            let at = |key: &str| format!("verify.alerts.{table}.{key}");
+            if let Some(label) = alerts.labels.iter().find(|label| Anomaly::ALL.iter().all(|known| known.as_str() != label.as_str())) {
+                let known: Vec<_> = Anomaly::ALL.iter().map(|known| known.as_str()).collect();
+                return Err(format!("{}: there is no {label:?}, but {}", at("labels"), known.join(", ")));
+            }
+            share(&at("precision"), alerts.precision)?;
+            share(&at("recall"), alerts.recall)?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! compare.rs  rows that must be there against rows that are
 //! raw.rs      tables of single readings
 //! windows.rs  tables of tumbling windows, and the readings that came too late for them
+//! alerts.rs   tables of what was found to be unusual
 //! letters.rs  dead_letters
 //! cold.rs     the cold Parquet files, read without Tidegate
 //! ```
@@ -16,6 +17,7 @@
 //! Not judged: whether a reading in a window should have been late. That is up to the order in which lanes saw the readings; but a late
 //! reading must have a cause, and is in no window.
 
+mod alerts;
 mod cold;
 mod compare;
 mod letters;
@@ -52,7 +54,7 @@ struct Referee<'a, A> {
 /// Holds the tables of a pipeline against a truth. `cold` is the folder of its cold tables, where they are to be read too.
 pub async fn verify(folder: &Path, pipeline: &impl Ask, cold: Option<&Path>) -> Result<Verdict> {
     let scenario = Scenario::read(&folder.join(SCENARIO))?;
-    if scenario.verify.raw.is_empty() && scenario.verify.windows.is_empty() {
+    if scenario.verify.raw.is_empty() && scenario.verify.windows.is_empty() && scenario.verify.alerts.is_empty() {
         return Err(Error::Verify(format!("[verify] of {} names no table", folder.join(SCENARIO).display())));
     }
     let readings = folder.join(READINGS);
@@ -70,6 +72,9 @@ pub async fn verify(folder: &Path, pipeline: &impl Ask, cold: Option<&Path>) -> 
     }
     for (table, options) in &scenario.verify.windows {
         verdict.checks.extend(referee.windows(table, options).await.map_err(about(table))?);
+    }
+    for (table, options) in &scenario.verify.alerts {
+        verdict.checks.push(referee.alerts(table, options).await.map_err(about(table))?);
     }
     if scenario.verify.dead_letters {
         verdict.checks.push(referee.letters().await?);

@@ -198,3 +198,48 @@ async fn a_late_reading_is_in_no_window_and_has_a_cause() {
     let first = Found { windows: "('d', 0, 1, 4.0), ('d', 10, 1, 2.0)", late: "('d', 0)", ..late() };
     assert_eq!(differences(false, truth(), first).await, [said("late_per_10s", Kind::LateWithoutCause)]);
 }
+
+/// What is said of a table of alerts (device and second) when `spike` is on the readings of some seconds.
+async fn alerts(labelled: &[i64], raised: &str, options: &str) -> (Vec<(Kind, u64)>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let scenario = format!("signals.v = {{}}\n[verify]\ndead_letters = false\n[verify.alerts.spikes]\nlabels = [\"spike\"]\n{options}");
+    let writer = TruthWriter::create(folder.path(), &Scenario::parse(&scenario).unwrap(), 0).unwrap();
+    let mut counts = Counts::default();
+    for second in 0..60 {
+        let mut message = sent(second as u64, second as u64, second, 1.0);
+        message.reading.anomaly = labelled.contains(&second).then_some(crate::fleet::Anomaly::Spike);
+        counts.add(&message.reading);
+        writer.sender().put(message).await;
+    }
+    writer.finish(&counts).await.unwrap();
+    let context = SessionContext::new();
+    let rows = format!(
+        "CREATE TABLE spikes AS SELECT device_id, CAST(second AS BIGINT) * 1000000 AS event_time, kind \
+         FROM (VALUES ('', 0, ''){raised}) AS t(device_id, second, kind) WHERE device_id <> ''"
+    );
+    context.sql(&rows).await.unwrap().collect().await.unwrap();
+    let verdict = verify(folder.path(), &Tables(context), None).await.unwrap();
+    let check = verdict.checks.into_iter().find(|check| check.table == "spikes").unwrap();
+    (check.differences.into_iter().collect(), check.note.unwrap())
+}
+
+#[tokio::test]
+async fn alerts_have_a_precision_a_recall_and_a_delay() {
+    let strict = "precision = 1.0\nrecall = 1.0\nwithin = \"2s\"";
+    // One spell of two seconds, and one of a second.
+    let labelled = [10, 11, 30];
+    let both = ", ('d', 11, 'z'), ('d', 32, 'z')";
+    let (differences, note) = alerts(&labelled, both, strict).await;
+    assert_eq!(differences, []);
+    assert!(note.contains("precision 1.000") && note.contains("recall 1.000 of 2") && note.contains("delay p50 1.5 s, p99 2.0 s"), "{note}");
+    let (differences, note) = alerts(&labelled, ", ('d', 10, 'z'), ('d', 33, 'z'), ('e', 30, 'z')", strict).await;
+    assert_eq!(differences, [(Kind::Missing, 1), (Kind::Extra, 2)]);
+    assert!(note.contains("precision 0.333") && note.contains("recall 0.500 of 2"), "{note}");
+    let lenient = "precision = 0.3\nrecall = 0.5\nwithin = \"2s\"";
+    assert_eq!(alerts(&labelled, ", ('d', 10, 'z'), ('d', 33, 'z'), ('e', 30, 'z')", lenient).await.0, []);
+    // Other rows of the table do not raise.
+    let some = format!("{strict}\nwhen = \"kind = 'z'\"");
+    assert_eq!(alerts(&labelled, &format!("{both}, ('d', 50, 'other')"), &some).await.0, []);
+    assert_eq!(alerts(&labelled, "", strict).await, (vec![(Kind::Missing, 2)], alerts(&labelled, "", strict).await.1));
+    assert_eq!(alerts(&[], "", strict).await.0, []);
+}
