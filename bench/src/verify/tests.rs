@@ -231,7 +231,10 @@ async fn alerts_have_a_precision_a_recall_and_a_delay() {
     let both = ", ('d', 11, 'z'), ('d', 32, 'z')";
     let (differences, note) = alerts(&labelled, both, strict).await;
     assert_eq!(differences, []);
-    assert!(note.contains("precision 1.000") && note.contains("recall 1.000 of 2") && note.contains("delay p50 1.5 s, p99 2.0 s"), "{note}");
+    assert!(
+        note.contains("precision 1.000") && note.contains("recall 1.000 of 2") && note.contains("delay p50 1.5 s, p99 2.0 s"),
+        "{note}"
+    );
     let (differences, note) = alerts(&labelled, ", ('d', 10, 'z'), ('d', 33, 'z'), ('e', 30, 'z')", strict).await;
     assert_eq!(differences, [(Kind::Missing, 1), (Kind::Extra, 2)]);
     assert!(note.contains("precision 0.333") && note.contains("recall 0.500 of 2"), "{note}");
