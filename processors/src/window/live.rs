@@ -336,7 +336,7 @@ mod tests {
     use arrow::array::{Int64Array, StringViewArray};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use indexmap::IndexMap;
-    use rand::{Rng, SeedableRng, rngs::StdRng};
+    use proptest::prelude::*;
     use std::collections::BTreeMap;
 
     fn aggregates() -> Aggregates {
@@ -350,12 +350,12 @@ mod tests {
     /// Rows of device and value, in batches.
     type Readings = Vec<Vec<(Option<String>, i64)>>;
 
-    fn readings(devices: u32, random: &mut StdRng) -> Readings {
-        let mut reading = || {
-            let device = random.random_range(0..devices);
-            (Some(format!("a device with a long name {device}")).filter(|_| device > 0), random.random_range(0..100))
-        };
-        (0..40).map(|batch| (0..batch % 23).map(|_| reading()).collect()).collect()
+    /// Devices around `WHOLE`, and far beyond it.
+    fn readings() -> impl Strategy<Value = Readings> {
+        let device = |number: u32| Some(format!("a device with a long name {number}")).filter(|_| number > 0);
+        let reading = move |devices: u32| (0..devices, 0..100_i64).prop_map(move |(number, value)| (device(number), value));
+        let batches = move |devices| prop::collection::vec(prop::collection::vec(reading(devices), 0..23), 40);
+        prop::sample::select(vec![20_u32, 48, 52, 60, 300]).prop_flat_map(batches)
     }
 
     fn columns(aggregates: &Aggregates, batch: &[(Option<String>, i64)]) -> Vec<ArrayRef> {
@@ -394,28 +394,29 @@ mod tests {
         all
     }
 
-    #[test]
-    fn saves_and_parts_change_neither_the_groups_nor_their_order() {
-        let aggregates = aggregates();
-        for seed in 0..60 {
-            let mut random = StdRng::seed_from_u64(seed);
-            // Around `WHOLE`, and far beyond it.
-            let readings = readings([20, 48, 52, 60, 300][seed as usize % 5], &mut random);
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn saves_and_parts_change_neither_the_groups_nor_their_order(
+            readings in readings(),
+            saves in prop::collection::vec(prop::bool::weighted(0.4), 40),
+            all in prop::bool::ANY,
+            loaded in prop::bool::ANY,
+        ) {
+            let aggregates = aggregates();
             let plain = closed(&aggregates, &readings, || false, false);
-            for (share, loaded) in [(0.1, false), (0.3, true), (0.9, false), (0.9, true)] {
-                let saved = closed(&aggregates, &readings, || random.random_bool(share), loaded);
-                assert_eq!(saved, plain, "seed {seed}, saved with {share}, loaded: {loaded}");
-            }
+            let mut saves = saves.into_iter();
+            let saved = closed(&aggregates, &readings, || saves.next().unwrap_or_default() || all, loaded);
+            prop_assert_eq!(saved, plain.clone());
             let mut found = BTreeMap::new();
             let text = |row: usize| plain.column(0).is_valid(row).then(|| plain.column(0).as_string_view().value(row).to_owned());
-            let number = |column: usize, row| {
-                plain.column(column).is_valid(row).then(|| plain.column(column).as_primitive::<Int64Type>().value(row))
-            };
+            let number = |at: usize, row| plain.column(at).is_valid(row).then(|| plain.column(at).as_primitive::<Int64Type>().value(row));
             for row in 0..plain.num_rows() {
                 found.insert(text(row), (number(1, row).unwrap(), number(2, row).unwrap(), number(3, row)));
             }
-            assert_eq!(found.len(), plain.num_rows(), "seed {seed}: a group comes out once");
-            assert_eq!(found, naive(&readings), "seed {seed}");
+            prop_assert_eq!(found.len(), plain.num_rows(), "a group comes out once");
+            prop_assert_eq!(found, naive(&readings));
         }
     }
 }
